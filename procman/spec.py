@@ -1,0 +1,276 @@
+"""The one place where names, ports, environment and policies meet: `resolve()`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from procman.config import Settings
+from procman.environment import Binding
+from procman.errors import ConfigError, ProcfileError, SourceRef
+from procman.ports import assign_ports, port_of
+from procman.procfile import ProcessType
+from procman.restart import ALWAYS, NEVER, RestartPolicy
+
+SHELL = "/bin/sh"
+
+# Linux refuses a single argument or environment string of 32 pages, its closing NUL included (execve(2), E2BIG).
+MAX_STRING_BYTES = 131_072
+
+
+class ProcessSpec(NamedTuple):
+    """Everything needed to run one instance; nothing left to look up."""
+
+    name: str  # "web.1", unique
+    process_type: str  # "web"
+    instance: int  # counts from 1
+    type_index: int  # position of the type in the Procfile, from 0: its colour and its ports
+    command: str  # as the Procfile says it
+    argv: tuple[str, ...]  # ("/bin/sh", "-c", "exec gunicorn app")
+    env: Mapping[str, str]  # overlay on the inherited environment: .env files in order, then PORT and PS
+    cwd: str  # absolute
+    port: int | None
+    stop_signal: int
+    grace_s: float  # from stop signal to SIGKILL; 0 means at once, inf never
+    restart: RestartPolicy
+    on_exit: str  # "stop", "fail" or "ignore": what its end means for the run
+    source: SourceRef  # Procfile:3, for messages
+
+
+def resolve(
+    types: Sequence[ProcessType],
+    dotenv: Mapping[str, Binding],
+    counts: Mapping[str, int],
+    settings: Settings,
+    caller: Mapping[str, str],
+) -> list[ProcessSpec]:
+    """Return a spec for each instance of the formation `counts`, in Procfile order.
+
+    `dotenv` is the merged `.env`, `caller` the inherited environment, of which only names are used and only with
+    `dotenv_wins` off. Raises ConfigError for ports, ProcfileError or ConfigError for a string too long to exec.
+    """
+    ports = assign_ports(counts, settings.base_port, settings.port_step) if settings.base_port is not None else {}
+    base_env = _base_env(dotenv, settings, caller)
+    neighbours = _ports_of_types(types, settings)
+    specs = [
+        _spec(entry, index, instance, ports, {**neighbours, **base_env}, settings)
+        for index, entry in enumerate(types)
+        for instance in range(1, counts.get(entry.name, 0) + 1)
+    ]
+    _refuse_too_long(specs, dotenv)
+    return specs
+
+
+def resolve_one_off(
+    entry: ProcessType,
+    types: Sequence[ProcessType],
+    dotenv: Mapping[str, Binding],
+    settings: Settings,
+    caller: Mapping[str, str],
+) -> ProcessSpec:
+    """Return the spec for `procman run` of `entry`: what `start` gives, but for the identity `run.1`.
+
+    An entry of the Procfile gets its type's first port, any other command none (contract A5-A7).
+    """
+    index = next((at for at, known in enumerate(types) if known.name == entry.name), None)
+    with_port = index is not None and settings.base_port is not None
+    counts = {known.name: int(with_port and known.name == entry.name) for known in types}
+    ports = assign_ports(counts, settings.base_port or 0, settings.port_step) if with_port else {}
+    env = {**_ports_of_types(types, settings), **_base_env(dotenv, settings, caller)}
+    spec = _spec(entry, index or 0, 1, ports, env, settings, identity="run.1")
+    _refuse_too_long([spec], dotenv)
+    return spec
+
+
+def _base_env(dotenv: Mapping[str, Binding], settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:
+    # A pipe makes Python children hold their output back in blocks; nobody wants that from a process manager.
+    unbuffered = {} if "PYTHONUNBUFFERED" in caller else {"PYTHONUNBUFFERED": "1"}
+    return unbuffered | {
+        binding.name: binding.value
+        for binding in dotenv.values()
+        if settings.dotenv_wins or binding.name not in caller
+    }
+
+
+def _ports_of_types(types: Sequence[ProcessType], settings: Settings) -> dict[str, str]:
+    """Return PORT_WEB=5000 … for every type: where an instance finds its neighbours. `.env` may say otherwise."""
+    if settings.base_port is None:
+        return {}
+    return {
+        f"PORT_{entry.name.upper().replace('-', '_')}": str(port_of(settings.base_port, settings.port_step, index, 1))
+        for index, entry in enumerate(types)
+    }
+
+
+def _spec(
+    entry: ProcessType,
+    index: int,
+    instance: int,
+    ports: Mapping[str, range],
+    env: dict[str, str],
+    settings: Settings,
+    identity: str = "",
+) -> ProcessSpec:
+    name = f"{entry.name}.{instance}"
+    port = ports[entry.name][instance - 1] if entry.name in ports else None
+    shown = identity or name
+    env.update(
+        PS=shown,
+        HONCHO_PROCESS_NAME=shown,
+        FOREMAN_WORKER_NAME=shown,
+        PROCMAN_PROCESS=shown,
+        PROCMAN_PROCESS_TYPE=shown.partition(".")[0],
+        PROCMAN_INSTANCE=str(instance),
+    )
+    if port is not None:
+        env["PORT"] = str(port)
+    can_die = entry.name in settings.can_die
+    comes_back = entry.name in settings.restart or "all" in settings.restart
+    return ProcessSpec(
+        name=shown,
+        process_type=entry.name,
+        instance=instance,
+        type_index=index,
+        command=entry.command,
+        argv=shell_argv(entry.command),
+        env=env,
+        cwd=settings.root,
+        port=port,
+        stop_signal=signal.SIGTERM,
+        grace_s=settings.grace_s,
+        restart=RestartPolicy(ALWAYS if comes_back else NEVER),
+        on_exit="ignore" if can_die else settings.on_exit,
+        source=entry.source,
+    )
+
+
+def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]) -> None:
+    for binding in dotenv.values():
+        size = len(os_bytes(binding.name)) + len(os_bytes(binding.value)) + 2
+        if size > MAX_STRING_BYTES:
+            raise ConfigError(
+                f"the value of {binding.name} is too long: {size} bytes, and the system passes on {MAX_STRING_BYTES}",
+                source=binding.source,
+                hint="put it into a file and name the file here",
+            )
+    for spec in specs:
+        if len(os_bytes(spec.argv[-1])) + 1 > MAX_STRING_BYTES:
+            raise ProcfileError(
+                f'the command of "{spec.process_type}" is too long for the system to start',
+                source=spec.source,
+                hint="put it into a script",
+            )
+
+
+def os_bytes(text: str) -> bytes:
+    """Return the bytes execve gets for `text` (os.fsencode where the locale says UTF-8, as it must for `.env`)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+# --- the shell (kernel rule 2) ---------------------------------------------------------------------------------------
+
+# dash(1) and bash(1), their builtins and reserved words: `exec` before one of these fails or finds another program.
+_SHELL_WORDS = frozenset(
+    """
+    . : [ [[ alias bg bind break builtin caller case cd chdir command compgen complete compopt continue coproc declare
+    dirs disown do done echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help
+    history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return select set
+    shift shopt source suspend test then time times trap true type typeset ulimit umask unalias unset until wait while
+    { } !
+    """.split()
+)
+_CONTROL = frozenset(";&|<>(){}`\n")
+_FIRST_WORD_STOPS = frozenset("$\"'\\*?[~=")
+
+
+def is_simple(command: str) -> bool:
+    """Tell whether `exec command` means the same as `command`: one program, no shell syntax around it."""
+    first = command.split(None, 1)[0] if command.strip() else ""
+    if not first or first in _SHELL_WORDS or first.startswith("#") or _FIRST_WORD_STOPS & set(first):
+        return False
+    return not any(char in _CONTROL for char, quote in _shell_chars(command) if not quote)
+
+
+def shell_argv(command: str) -> tuple[str, str, str]:
+    """Return the argv that runs `command` by the shell; a simple one replaces the shell, so the pid is its own."""
+    return (SHELL, "-c", f"exec {command.lstrip()}" if is_simple(command) else command)
+
+
+def with_arguments(entry: ProcessType, arguments: Sequence[str]) -> ProcessType:
+    """Return `entry` with `arguments` appended to its text, quoted for the shell.
+
+    They reach the last command of a pipeline or `a && b`, as with `npm run`. Raises ProcfileError where they would go
+    astray: after `&`, `;`, a comment or a redirection.
+    """
+    if not arguments:
+        return entry
+    import shlex
+
+    ending = _ending(entry.command)
+    if ending:
+        raise ProcfileError(
+            f'"{entry.name}" ends in {ending}, so further arguments would go astray',
+            source=entry.source,
+            hint='put the command into a script that uses "$@"',
+        )
+    return entry._replace(command=f"{entry.command} {shlex.join(arguments)}")
+
+
+def _ending(command: str) -> str:
+    """Name what stands at the end of `command` that would swallow an argument put behind it, or return ''."""
+    chars = list(_shell_chars(command))
+    if chars and chars[-1][1] in ("'", '"', "\\") and not _is_closed(command):
+        return "an open quotation"
+    text = "".join(char if not quote else "q" for char, quote in chars).rstrip()
+    last_line = text.rpartition("\n")[2]
+    words = last_line.split()
+    if any(word.startswith("#") for word in words):
+        return "a comment"
+    for end, what in (("&", '"&"'), (";", '";"'), ("|", '"|"'), (")", "a subshell"), ("}", "a group"), ("`", '"`"')):
+        if text.endswith(end):
+            return what
+    if words and words[-1] in ("fi", "done", "esac"):
+        return f'"{words[-1]}"'
+    tail = words[-1] if words else ""
+    before = words[-2] if len(words) > 1 else ""
+    if "<" in tail or ">" in tail or before.endswith(("<", ">")):
+        return "a redirection"
+    return ""
+
+
+def _is_closed(command: str) -> bool:
+    import shlex
+
+    try:
+        shlex.split(command, comments=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _shell_chars(command: str) -> Iterable[tuple[str, str]]:
+    """Yield each character with the quotation it stands in: `'`, `"`, `\\` (escaped), or '' for none.
+
+    A backtick and `$(` also run commands inside double quotes, but as arguments of the same program: `exec` is right.
+    """
+    quote = ""
+    escaped = False
+    for char in command:
+        if escaped:
+            escaped = False
+            yield char, "\\"
+        elif char == "\\" and quote != "'":
+            escaped = True
+            yield char, quote or "\\"
+        elif quote:
+            yield char, quote
+            if char == quote:
+                quote = ""
+        elif char in "'\"":
+            quote = char
+            yield char, quote
+        else:
+            yield char, ""
+
+
