@@ -180,14 +180,17 @@ _SHELL_WORDS = frozenset(
     { } !
     """.split()
 )
-_CONTROL = frozenset(";&|<>(){}`\n")
-_FIRST_WORD_STOPS = frozenset("$\"'\\*?[~=")
+_CONTROL = frozenset(";&|<>()`\n")
+_EXPANDS = frozenset("$\"'\\*?[~")
 
 
 def is_simple(command: str) -> bool:
     """Tell whether `exec command` means the same as `command`: one program, no shell syntax around it."""
     first = command.split(None, 1)[0] if command.strip() else ""
-    if not first or first in _SHELL_WORDS or first.startswith("#") or _FIRST_WORD_STOPS & set(first):
+    if not first or first in _SHELL_WORDS or first[0] in "#{" or "=" in first:
+        return False
+    # What the first word expands to is unknown, but with a slash in it it can only be a path.
+    if "/" not in first and _EXPANDS & set(first):
         return False
     return not any(char in _CONTROL for char, quote in _shell_chars(command) if not quote)
 
