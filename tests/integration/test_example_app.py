@@ -141,27 +141,28 @@ class App:
             rows = db.execute("SELECT id, state, attempts FROM jobs").fetchall()
         return {job_id: (state, attempts) for job_id, state, attempts in rows}
 
-    def survivors(self) -> list[str]:
-        """Return the command of every process that has our mark in its environment."""
-        found = []
+    def survivors(self) -> dict[int, bytes]:
+        """Return the command line of every process that has our mark in its environment, seen from outside."""
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if self._mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(f"{process.name} {(process / 'cmdline').read_bytes()!r}")
+                    found[int(process.name)] = (process / "cmdline").read_bytes()
             except OSError:
                 continue  # ended meanwhile, or somebody else's
         return found
 
-    def close(self) -> None:
-        """Kill what a failed test left running."""
+    def close(self) -> dict[int, bytes]:
+        """Kill all that is left and return it: nothing, unless the test failed or procman forgot somebody."""
+        left = self.survivors()
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
         for popen in self._runs:
-            if popen.poll() is None:
-                popen.send_signal(signal.SIGINT)
-                try:
-                    popen.wait(CEILING_S)
-                except subprocess.TimeoutExpired:
-                    popen.kill()
-                    popen.wait()
+            popen.wait()
+        return left
 
 
 @pytest.fixture
@@ -173,8 +174,8 @@ def app(tmp_path: Path) -> Iterator[App]:
         try:
             yield app
         finally:
-            app.close()
-        assert app.survivors() == []
+            left = app.close()
+        assert left == {}
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_stop_gives_the_unfinished_job_back_and_the_next_run_takes_it(migrated: 
         run.until(f"job 1 started, attempt {attempt}")
         assert run.stop(signum) == 0
         run.until(r"worker\.1 .*job 1 given back")
-        assert app.survivors() == []
+        assert app.survivors() == {}
         assert app.job_states() == {1: ("queued", attempt)}
 
 
