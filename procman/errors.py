@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -38,6 +39,34 @@ REFUSED = "error"
 AMBIGUOUS = "ambiguous"
 WARNING = "warning"
 NOTE = "note"
+
+MAX_PROBLEMS = 100
+"""So many findings of one file are told one by one, and the others counted."""
+
+MAX_FAULTS = 10_000
+"""With so many lines that cannot be read a file is no longer read: 10 MB of another format hold millions of them."""
+
+
+def judged(problems: Iterable[Problem], lenient: bool = False, strict: bool = False) -> list[Problem]:
+    """Return `problems` as they count for this run, in the order given: each REFUSED, WARNING or NOTE.
+
+    What is AMBIGUOUS is refused, or under `lenient` told as a warning that the line is left out. `strict` refuses what
+    was a warning from the start.
+    """
+    return [_judge(problem, lenient, strict) for problem in problems]
+
+
+def _judge(problem: Problem, lenient: bool, strict: bool) -> Problem:
+    if problem.severity == AMBIGUOUS and lenient:
+        return problem._replace(severity=WARNING, message=f"left out: {problem.message}")
+    if problem.severity == AMBIGUOUS or (problem.severity == WARNING and strict):
+        return problem._replace(severity=REFUSED)
+    return problem
+
+
+def refused(problems: Iterable[Problem], lenient: bool = False, strict: bool = False) -> list[Problem]:
+    """Return those of `problems` that stop the run."""
+    return [problem for problem in judged(problems, lenient, strict) if problem.severity == REFUSED]
 
 
 class ProcmanError(Exception):
@@ -106,3 +135,86 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f'did you mean "{near[0]}"?'
     return f"known: {', '.join(names)}" if names else ""
+
+
+def capped(problems: Iterable[Problem], path: str) -> list[Problem]:
+    """Return the first MAX_PROBLEMS of `problems`, and behind them a count of the others of each severity.
+
+    At MAX_FAULTS of the others it takes no more and says REFUSED.
+    """
+    told: list[Problem] = []
+    untold: dict[str, int] = {}
+    for problem in problems:
+        if len(told) < MAX_PROBLEMS:
+            told.append(problem)
+            continue
+        untold[problem.severity] = untold.get(problem.severity, 0) + 1
+        if untold.get(AMBIGUOUS, 0) + untold.get(REFUSED, 0) == MAX_FAULTS:
+            message = f"more than {MAX_FAULTS} lines cannot be read, so the rest was not looked at"
+            return [*told, Problem(REFUSED, message, SourceRef(path), "is this the right file?")]
+    return told + [Problem(kind, f"{count} more like these", SourceRef(path)) for kind, count in untold.items()]
+
+
+def quoted(word: str) -> str:
+    """Return a word of the user's for a message: in quotes, on one line, no control characters, not endless."""
+    short = word if len(word) <= 60 else word[:57] + "..."
+    return f'"{short}"' if short.isprintable() else f'"{ascii(short)[1:-1]}"'
+
+
+# --- what can be wrong with any text file ----------------------------------------------------------------------------
+
+_WIDE_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_DAMAGE = re.compile("[\0\udc80-\udcff]")
+
+
+def read_text(
+    data: bytes, path: str, encoding: str = "utf-8", hint: str = "save the file as UTF-8"
+) -> tuple[str, list[Problem]]:
+    """Decode the bytes of a file and drop a byte order mark. Never raises.
+
+    Undecodable bytes and NUL are REFUSED, a problem for each line that has one; U+FFFD stands for them in the text.
+    `hint` is what to do about a wrong encoding.
+    """
+    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        return _read_other(data, path, encoding, hint)
+    for mark, name in _WIDE_MARKS:
+        if data.startswith(mark):
+            return "", [Problem(REFUSED, f"the file is {name}, not UTF-8", SourceRef(path), hint)]
+    if b"\0" in data[:2] and len(data) > 2:
+        return "", [Problem(REFUSED, "NUL in the first character: UTF-16, or no text at all", SourceRef(path, 1), hint)]
+    text = data.decode("utf-8", "surrogateescape").lstrip("\ufeff")
+    return _without_damage(text, path, hint)
+
+
+def _read_other(data: bytes, path: str, encoding: str, hint: str) -> tuple[str, list[Problem]]:
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line, column = place_in(data[: error.start].decode(encoding, "replace"))
+        return "", [Problem(REFUSED, f"not {encoding}", SourceRef(path, line, column), hint)]
+    except (LookupError, ValueError):  # a NUL in the name is a ValueError, and so is what odd codecs raise
+        return "", [Problem(REFUSED, f"{quoted(encoding)} is no encoding of text", SourceRef(path), hint)]
+    return _without_damage(text.lstrip("\ufeff"), path, hint)
+
+
+def _without_damage(text: str, path: str, hint: str) -> tuple[str, list[Problem]]:
+    if not _DAMAGE.search(text):
+        return text, []
+    return _DAMAGE.sub("\ufffd", text), capped(_damages(text, path, hint), path)
+
+
+def _damages(text: str, path: str, hint: str) -> Iterator[Problem]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if damage := _DAMAGE.search(line):
+            what, fix = ("NUL character", "remove it") if damage[0] == "\0" else ("not UTF-8", hint)
+            yield Problem(REFUSED, what, SourceRef(path, number, damage.start() + 1), fix)
+
+
+def place_in(before: str) -> tuple[int, int]:
+    """Return line and column, from 1, of the character that follows the text `before`."""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
