@@ -42,3 +42,10 @@ def assign_ports(counts: Mapping[str, int], base: int, step: int) -> dict[str, r
                 )
             owner[port] = f"{name}.{instance}"
     return ports
+
+
+def uses_port(command: str) -> bool:
+    """Tell whether a command's text uses PORT (and does not merely set it): it would fail on a port that is taken."""
+    import re
+
+    return re.search(r"(?<![A-Za-z0-9_])PORT(?![A-Za-z0-9_=])", command) is not None

@@ -38,7 +38,7 @@ def decide(policy: RestartPolicy, failures: list[float], code: int, ran_s: float
     failed = code not in policy.ok_codes
     if ran_s >= policy.stable_s:
         failures.clear()
-    if policy.mode == NEVER or (policy.mode == ON_FAILURE and not failed):
+    if stays_down(policy, code):
         return Decision(None, failed)
     # Under `always` a quick clean exit is paced like a failure: a loop of them would burn a core.
     failures.append(now_s)
@@ -46,3 +46,8 @@ def decide(policy: RestartPolicy, failures: list[float], code: int, ran_s: float
     if failed and len(recent) >= policy.limit:
         return Decision(None, True, f"failed {len(recent)} times in {policy.within_s:.0f} s, giving up")
     return Decision(min(policy.max_delay_s, policy.first_delay_s * 2 ** (len(failures) - 1)), failed)
+
+
+def stays_down(policy: RestartPolicy, code: int) -> bool:
+    """Tell whether an end with exit code `code` is final, whatever the history."""
+    return policy.mode == NEVER or (policy.mode == ON_FAILURE and code in policy.ok_codes)

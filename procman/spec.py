@@ -178,7 +178,7 @@ _SHELL_WORDS = frozenset(
     history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return select set
     shift shopt source suspend test then time times trap true type typeset ulimit umask unalias unset until wait while
     { } !
-    """.split()
+    """.split()  # noqa: SIM905 - a literal would take a line a word
 )
 _CONTROL = frozenset(";&|<>()`\n")
 _EXPANDS = frozenset("$\"'\\*?[~")
@@ -277,3 +277,9 @@ def _shell_chars(command: str) -> Iterable[tuple[str, str]]:
             yield char, ""
 
 
+
+
+def name_width(counts: Mapping[str, int]) -> int:
+    """Return the width of Foreman's name column: 6, or the longest name, a dot and the digits of the largest count."""
+    digits = len(str(max(counts.values(), default=0)))
+    return max([len("system"), *(len(name) + 1 + digits for name in counts)])

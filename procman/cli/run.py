@@ -1,0 +1,118 @@
+"""`procman run`: a one-off in the environment of the regular processes, or a formation."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+from typing import Any
+
+import click
+
+from procman.cli.options import App, input_options, load_app
+from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
+from procman.procfile import ProcessType
+from procman.spec import SHELL, ProcessSpec, resolve_one_off, with_arguments
+
+COUNT = re.compile(r"[A-Za-z0-9_-]+=.*", re.DOTALL)
+PROGRAM = "\0program"  # stands behind `--`, which click removes
+
+
+class OneOff(click.Command):
+    """A command whose words belong to another one from the first that is no option; it remembers a leading `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            args.insert(args.index("--") + 1, PROGRAM)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=OneOff,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "ignore_unknown_options": False,
+        "allow_interspersed_args": False,
+    },
+    epilog="""\b
+Examples:
+  procman run manage migrate        the Procfile entry `manage`, with a further argument
+  procman run web                   the Procfile entry `web`, once, in the foreground
+  procman run python -m this --x    any command, in the app's environment and directory
+  procman run -- manage.sh          a program, even if a process type has its name
+  procman run web=2 worker=4        the same as `procman start web=2 worker=4`
+""",
+)
+@input_options
+@click.option("--verbose", is_flag=True, help="Show the command that runs.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
+@click.pass_context
+def command(context: click.Context, words: tuple[str, ...], verbose: bool) -> Any:
+    """Run one command exactly as the regular processes run: same environment, directory and shell.
+
+    A process type's name runs its entry, with further arguments appended. The exit code is the command's.
+    """
+    is_program = words[0] == PROGRAM
+    words = tuple(word for word in words if word != PROGRAM)
+    if not words:
+        raise click.UsageError("Missing argument 'COMMAND'.", context)
+    if not is_program and COUNT.fullmatch(words[0]):
+        return _start(context, list(words))
+    app = load_app(context)
+    for note in app.notes:
+        click.echo(f"procman: {note}", err=True)
+    entry = None if is_program else next((known for known in app.procfile.types if known.name == words[0]), None)
+    if entry is not None:
+        entry = with_arguments(entry, words[1:])
+    spec = _spec(app, entry or ProcessType(words[0], "", SourceRef("command line")))
+    argv = spec.argv if entry else words
+    if verbose:
+        click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)
+    _replace_self(spec, argv)
+
+
+def _spec(app: App, entry: ProcessType) -> ProcessSpec:
+    return resolve_one_off(entry, app.procfile.types, app.dotenv, app.settings, os.environ)
+
+
+def _start(context: click.Context, words: list[str]) -> Any:
+    """`run web=2 worker=4` is `start web=2 worker=4`, options and all; a mix of both meanings is refused."""
+    from procman.cli.start import command as start
+
+    with start.make_context("start", words, parent=context.parent) as started:
+        odd = next((name for name in started.params["names"] if not COUNT.fullmatch(name)), None)
+        if odd is not None:
+            raise click.UsageError(
+                f'"{words[0]}" is a formation and "{odd}" is not: write `procman start {" ".join(words)}`, '
+                f"or `procman run -- env {' '.join(words)}` for a variable",
+                context,
+            )
+        return start.invoke(started)
+
+
+def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> None:
+    """Become the command (execve): its terminal, its signals and its exit code are the caller's own affair."""
+    # Python changed these from what the caller had; ignored signals would stay ignored (signal(7)).
+    for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):
+        if signal.getsignal(getattr(signal, name)) is not None and not _was_ignored(name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    os.chdir(spec.cwd)
+    env = {**os.environ, **spec.env}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:  # a script without #!, which a shell runs by itself
+            os.execve(SHELL, [SHELL, *argv], env)
+        not_found = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        reason = "command not found" if not_found else os.strerror(error.errno or 0).lower()
+        click.echo(f"procman: {argv[0]}: {reason}", err=True)
+        sys.exit(EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE)
+
+
+def _was_ignored(name: str) -> bool:
+    """Tell whether the caller had this one ignored: only SIGINT, which Python then leaves alone."""
+    return name == "SIGINT" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -1,0 +1,256 @@
+"""`procman start`: run a formation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from procman import sweep
+from procman.cli.options import App, input_options, load_app
+from procman.errors import EXIT_KILLED, SpawnError
+from procman.events import SYSTEM, Notice
+from procman.formation import resolve_formation
+from procman.guard import run_guarded
+from procman.loop import Loop
+from procman.ports import uses_port
+from procman.process import Terminal
+from procman.spec import ProcessSpec, name_width, resolve
+from procman.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from procman.sinks import Sink
+    from procman.sinks.stream import Stream
+
+PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
+PROMPT_TERMINAL_S = 0.15
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  procman start                     every process type of ./Procfile once
+  procman start web=2 worker        only these; counts as arguments
+  procman start -m all=1,worker=4   Foreman's formation: types not listed run `all` or 0
+  procman start -c web=2            Honcho's concurrency: types not listed run once
+  procman start -f app/Procfile -e app/.env,local.env -p 7000
+""",
+)
+@input_options
+@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
+@click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
+@click.option("-c", "--concurrency", metavar="TYPE=N,...", help="Counts; the rest runs once.")
+@click.option("-t", "--timeout", metavar="SECONDS", type=click.FloatRange(0), default=5.0, help="Grace period. [5]")
+@click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), default="stop", help="What one's end means.")
+@click.option("--can-die", metavar="TYPE,...", default="", help="Types whose end does not end the run.")
+@click.option("--restart", metavar="TYPE,...", default="", help="Types that come back after an end; `all` for all.")
+@click.option("-q", "--quiet", metavar="TYPE,...", default="", help="Types whose output is not shown.")
+@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), default="auto", help="[auto]")
+@click.option("--no-color", "--no-colour", is_flag=True, help="The same as --color never.")
+@click.option("--no-timestamp", is_flag=True, help="Show no time.")
+@click.option("--no-prefix", is_flag=True, help="Show neither time nor name.")
+@click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
+@click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
+@click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines, to a descriptor or file.")
+@click.pass_context
+def command(context: click.Context, names: tuple[str, ...], **options: Any) -> int:
+    """Start the process types of the Procfile and merge their output.
+
+    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
+    """
+    app = load_app(context)
+    counts = resolve_formation(
+        app.procfile.types, names=names, foreman=options["formation"], honcho=options["concurrency"]
+    )
+    settings = app.settings._replace(
+        grace_s=options["timeout"],
+        on_exit=options["on_exit"],
+        can_die=_words(options["can_die"]),
+        restart=_words(options["restart"]),
+    )
+    specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    notes = [*app.notes, _formation_note(counts), *_port_notes(specs)]
+    os.chdir(settings.root)
+    run = _Run(app, specs, options, notes, name_width(counts))
+    return run_guarded(run.supervise)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _formation_note(counts: dict[str, int]) -> str:
+    return "formation: " + ", ".join(f"{name}={count}" for name, count in counts.items())
+
+
+def _port_notes(specs: Sequence[ProcessSpec]) -> list[str]:
+    """Tell of ports that something else listens on. Raises SpawnError where the command would need one of them."""
+    taken = [spec for spec in specs if spec.port is not None]
+    listening = sweep.listening_ports() if taken else frozenset()
+    taken = [spec for spec in taken if spec.port in listening]
+    texts = {spec: f"port {spec.port} is taken ({sweep.holder_of_port(spec.port or 0)})" for spec in taken}
+    needed = [spec for spec in taken if uses_port(spec.command)]
+    if needed:
+        raise SpawnError(
+            "\n".join(f"{spec.source}: {spec.name} uses PORT, but {texts[spec]}" for spec in needed),
+            hint="stop that process, or choose another base port with -p",
+        )
+    return [f"{spec.name}: {text}" for spec, text in texts.items()]
+
+
+class _Run:
+    """The supervisor's process: the wiring of loop, supervisor and sinks."""
+
+    def __init__(
+        self, app: App, specs: Sequence[ProcessSpec], options: dict[str, Any], notes: list[str], width: int
+    ) -> None:
+        self._app = app
+        self._specs = specs
+        self._options = options
+        self._notes = notes
+        self._width = width
+        self._is_terminal = os.isatty(1)
+        self._streams: list[Stream] = []
+        self._sinks: list[Sink] = []
+        self._is_ending = False
+
+    def supervise(self, guard_fd: int) -> int:
+        """Run the formation to its end; return the exit code."""
+        self._loop = Loop()
+        has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
+        self._supervisor = Supervisor(
+            self._loop,
+            self._specs,
+            os.environ,
+            self._terminal() if has_pty else None,
+            self._options["timeout"],
+            self._end,
+        )
+        self._listen(guard_fd)
+        self._supervisor.start()
+        self._attach_output()
+        self._loop.run()
+        for stream in self._streams:
+            stream.finish()
+        return self._supervisor.exit_code
+
+    def _listen(self, guard_fd: int) -> None:
+        loop, supervisor = self._loop, self._supervisor
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            # nohup's ignored SIGHUP stays ignored
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+                loop.on_signal(signum, lambda signum=signum: supervisor.on_stop_signal(signum))  # type: ignore[misc]
+        for signum in (signal.SIGUSR1, signal.SIGUSR2):
+            loop.on_signal(signum, lambda signum=signum: supervisor.forward(signum))  # type: ignore[misc]
+        loop.on_signal(signal.SIGWINCH, lambda: supervisor.resize(self._terminal()))
+        loop.add_reader(guard_fd, lambda: (loop.remove(guard_fd), supervisor.on_guard_gone())[1])
+
+    def _terminal(self) -> Terminal:
+        """Return the size of what the prefix leaves of the user's terminal."""
+        try:
+            columns, rows = os.get_terminal_size(1)
+        except OSError:
+            columns, rows = 80, 24
+        return Terminal(rows or 24, max(20, (columns or 80) - self._prefix_columns()))
+
+    def _prefix_columns(self) -> int:
+        if self._options["no_prefix"]:
+            return 0
+        return self._width + len(" | ") + (0 if self._options["no_timestamp"] else len("00:00:00 "))
+
+    def _attach_output(self) -> None:
+        from procman.output import Multiplexer
+
+        multiplexer = Multiplexer(
+            self._loop,
+            self._emit,
+            lambda: any(sink.is_full for sink in self._sinks),
+            PROMPT_TERMINAL_S if self._is_terminal else PROMPT_S,
+            redraws=self._is_terminal,
+        )
+        self._open_sinks(multiplexer.resume)
+        for note in self._notes:
+            multiplexer.emit(Notice(SYSTEM, _now(), note))
+        self._supervisor.attach(multiplexer)
+
+    def _open_sinks(self, on_room: Any) -> None:
+        from procman.sinks.console import Console, Style
+        from procman.sinks.stream import Stream
+
+        index_of = {entry.name: index for index, entry in enumerate(self._app.procfile.types)}
+        style = Style(
+            width=self._width,
+            has_timestamp=not self._options["no_timestamp"],
+            has_prefix=not self._options["no_prefix"],
+            has_colour=_wants_colour(self._options, self._is_terminal),
+            is_filtered=self._is_terminal and not self._options["raw"],
+            muted=frozenset(_words(self._options["quiet"])),
+        )
+        console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
+        self._streams.append(console)
+        self._sinks.append(Console(console, style, lambda name: index_of.get(name, 0)))
+        for target in self._options["sinks"]:
+            from procman.sinks.jsonl import JsonLines
+
+            stream = Stream(self._loop, _open_target(target), lambda reason: None, on_room)
+            self._streams.append(stream)
+            self._sinks.append(JsonLines(stream))
+
+    def _emit(self, event: Any) -> None:
+        for sink in self._sinks:
+            sink.write(event)
+
+    def _on_stdout_gone(self, reason: str) -> None:
+        if reason:
+            print(f"procman: stdout cannot be written: {reason}", file=sys.stderr)
+            self._supervisor.stop(EXIT_KILLED, "stopped because stdout cannot be written")
+        else:
+            self._supervisor.on_reader_gone()
+
+    def _end(self) -> None:
+        """Stop the loop once everything is written; when told again, at once."""
+        if self._is_ending:
+            self._loop.stop()
+            return
+        self._is_ending = True
+        for stream in self._streams:
+            stream.on_idle = self._stop_if_idle
+        for sink in self._sinks:
+            sink.close()
+        self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        if all(sink.is_idle for sink in self._sinks):
+            self._loop.stop()
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
+
+
+def _wants_colour(options: dict[str, Any], is_terminal: bool) -> bool:
+    if options["no_color"] or options["color"] == "never":
+        return False
+    if options["color"] == "always":
+        return True
+    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
+        return True
+    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _open_target(target: str) -> int:
+    kind, _, place = target.partition(":")
+    if kind != "jsonl" or not place:
+        raise click.UsageError(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
+    if place.startswith("fd="):
+        return int(place[3:])
+    return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,132 @@
+"""The process the user started: it outlives the supervisor, and ends what falls to it (kernel rule 7).
+
+It forks the supervisor and stays its parent, as a child subreaper blocked in waitpid. Whatever happens to the
+supervisor, its children fall to the guard, those that called setsid too (prctl(2), PR_SET_CHILD_SUBREAPER).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from procman import sweep
+from procman.errors import EXIT_BUG, EXIT_KILLED
+from procman.kernel import become_subreaper
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+EMERGENCY_GRACE_S = 1.0
+KILL_WAIT_S = 2.0
+POLL_S = 0.01
+
+
+def run_guarded(supervise: Callable[[int], int]) -> int:
+    """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
+
+    `guard_fd` reads end of file when the guard dies. The child never returns from here.
+    """
+    guard_fd, alive_fd = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(alive_fd)
+        _run_child(supervise, guard_fd)
+    os.close(guard_fd)
+    return _Guard(child).wait()
+
+
+def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:
+    code = EXIT_BUG
+    try:
+        code = supervise(guard_fd)
+    except BaseException as error:  # the guard ends the children; here it only has to be told
+        _tell(f"procman: a bug of ours: {type(error).__name__}: {error}")
+        if os.environ.get("PROCMAN_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class _Guard:
+    def __init__(self, supervisor: int) -> None:
+        self._supervisor = supervisor
+        self._is_over = False
+        self._is_hurried = False
+        for signum in FORWARDED:
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self._forward)
+        become_subreaper()
+
+    def _forward(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_over:
+            self._is_hurried = True
+        else:
+            sweep.signal_pid(self._supervisor, signum)
+
+    def wait(self) -> int:
+        """Wait for the supervisor, then for everybody it left; return the exit code."""
+        wait_status = 0
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self._supervisor:
+                wait_status = status
+                break
+        self._is_over = True
+        code = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else EXIT_BUG
+        if not os.WIFEXITED(wait_status):
+            _tell(f"procman: the supervisor was killed by signal {os.WTERMSIG(wait_status)}; ending its processes")
+        return self._end_all(code)
+
+    def _end_all(self, code: int) -> int:
+        """TERM, then KILL, until the kernel says that we have no child (ECHILD)."""
+        told: set[int] = set()
+        started_s = time.monotonic()
+        is_killing = False
+        while self._has_children():
+            passed_s = time.monotonic() - started_s
+            if not is_killing and (self._is_hurried or passed_s >= EMERGENCY_GRACE_S):
+                is_killing = True
+                code = code or EXIT_KILLED
+                self._tell_killed()
+            self._signal_children(told, is_killing)
+            if passed_s >= EMERGENCY_GRACE_S + KILL_WAIT_S:
+                names = ", ".join(map(sweep.describe, sweep.children() or ()))
+                _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
+                return code or EXIT_KILLED
+            time.sleep(POLL_S)
+        return code
+
+    def _has_children(self) -> bool:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return False
+        return True
+
+    def _signal_children(self, told: set[int], is_killing: bool) -> None:
+        if is_killing and os.getpid() == 1:
+            sweep.signal_pid(-1, signal.SIGKILL)  # all of this pid namespace but ourselves (kill(2))
+        for pid in sweep.children() or ():
+            if is_killing:
+                sweep.signal_pid(pid, signal.SIGKILL)
+            elif pid not in told:
+                told.add(pid)
+                sweep.stop_pid(pid)
+
+    def _tell_killed(self) -> None:
+        names = ", ".join(map(sweep.describe, sweep.children() or ()))
+        _tell(f"procman: sending SIGKILL to {names or 'all that is left'}")
+
+
+def _tell(text: str) -> None:
+    try:
+        os.write(2, text.encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass

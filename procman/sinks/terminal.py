@@ -1,0 +1,101 @@
+"""What of an instance's output a shared terminal is shown (kernel rule 10).
+
+Two processes cannot share a screen: colours and styles (SGR) pass, sequences that clear, move, set titles or query are
+dropped. A lone carriage return redraws the line behind its prefix. A style left open ends with its line and is opened
+again on that instance's next.
+"""
+
+from __future__ import annotations
+
+import re
+
+RESET = b"\x1b[0m"
+ERASE_LINE = b"\r\x1b[K"
+
+# ECMA-48: CSI parameters, intermediates, final byte; OSC, DCS, SOS, PM and APC strings up to BEL or ST; two- and
+# three-byte escapes; C1 controls as UTF-8. Then the C0 controls a line has no use for: all but \t, \n, \r and ESC.
+_SEQUENCE = re.compile(
+    rb"\x1b\[(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"
+    rb"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\n))"
+    rb"|\x1b[ -/]*[0-~]"
+    rb"|\x1b(?=\n)"
+    rb"|\xc2[\x80-\x9f]"
+    rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
+)
+_UNFINISHED = re.compile(rb"(?:\x1b\[[0-?]*[ -/]*|\x1b[\]PX^_][^\x07\x1b\n]*\x1b?|\x1b[ -/]*|\xc2|\r)\Z")
+_HARMLESS = bytes(byte for byte in range(256) if byte in b"\t\n" or (byte >= 0x20 and byte not in (0x7F, 0xC2)))
+MAX_UNFINISHED_BYTES = 4096
+
+
+class Screen:
+    """The filter of one instance: it remembers the open style and an escape sequence cut by a chunk's end."""
+
+    __slots__ = ("_styles", "_unfinished")
+
+    def __init__(self) -> None:
+        self._styles: dict[int, bytes] = {}  # style -> its SGR parameters
+        self._unfinished = b""
+
+    def cleaned(self, block: bytes, prefix: bytes) -> bytes:
+        """Return what the terminal gets for `block`, without the prefixes at line starts.
+
+        `prefix` goes behind a lone carriage return. Every piece ends in the plain style and opens its own again.
+        """
+        block = self._unfinished + block
+        self._unfinished = b""
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n")  # a pty does that once a child has set its modes back to sane
+        if not self._styles and not block.translate(None, _HARMLESS):
+            return block
+        unfinished = _UNFINISHED.search(block)
+        if unfinished and len(unfinished[0]) < MAX_UNFINISHED_BYTES:
+            self._unfinished = unfinished[0]
+            block = block[: unfinished.start()]
+        return b"\n".join(self._line(line, prefix) if line else line for line in block.split(b"\n"))
+
+    def _line(self, line: bytes, prefix: bytes) -> bytes:
+        drawn = []
+        for part in line.split(b"\r"):
+            opening = b"\x1b[" + b";".join(self._styles.values()) + b"m" if self._styles else b""
+            text = _SEQUENCE.sub(self._keep_style, part)
+            drawn.append(opening + text if text else b"")
+        start, *redrawn = drawn
+        again = b"".join(ERASE_LINE + prefix + text for text in redrawn if text)
+        return start + again + (RESET if self._styles else b"")
+
+    def _keep_style(self, found: re.Match[bytes]) -> bytes:
+        parameters = found["parameters"]
+        if found["final"] != b"m" or parameters[:1] in (b"<", b"=", b">", b"?"):
+            return b""
+        self._note_style(parameters)
+        return found[0]
+
+    def _note_style(self, parameters: bytes) -> None:
+        tokens = iter(parameters.split(b";"))
+        for token in tokens:
+            code = int(token.partition(b":")[0] or 0)
+            if code in (38, 48, 58) and b":" not in token:
+                # 38;5;N and 38;2;R;G;B: the colour's own parameters follow
+                kind = next(tokens, b"")
+                count = {b"5": 1, b"2": 3}.get(kind, 0)
+                token = b";".join([token, kind, *(next(tokens, b"") for _ in range(count))])
+            if code in _ENDS:
+                for style in _ENDS[code]:
+                    self._styles.pop(style, None)
+            elif code:
+                self._styles[_STYLE_OF.get(code, code)] = token
+            else:
+                self._styles.clear()
+
+
+# ECMA-48 8.3.117 and the colours of xterm: the codes that set the same style share a name, and these end it.
+_STYLE_OF = {
+    **dict.fromkeys([*range(30, 39), *range(90, 98)], 39),
+    **dict.fromkeys([*range(40, 49), *range(100, 108)], 49),
+    **{21: 4, 6: 5, 20: 3, 52: 51, 58: 59},
+    **dict.fromkeys(range(11, 20), 10),
+}
+_ENDS = {
+    22: (1, 2), 23: (3,), 24: (4,), 25: (5,), 27: (7,), 28: (8,), 29: (9,),
+    39: (39,), 49: (49,), 59: (59,), 54: (51,), 55: (53,), 10: (10,),
+}  # fmt: skip

@@ -1,0 +1,472 @@
+"""Runs a formation: applies the decisions of the floors below. The only owner of running state."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from procman import lifecycle, sweep
+from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
+from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restarting, Started, Stopping
+from procman.kernel import become_subreaper
+from procman.lifecycle import ENDED, Action, Input, State
+from procman.loop import Loop, Timer
+from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
+from procman.restart import decide, stays_down
+from procman.spec import ProcessSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from procman.output import Feed, Multiplexer
+
+KILL_WAIT_S = 2.0  # what is alive this long after SIGKILL is named as lost
+SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
+LEFTOVER_GRACE_S = 0.1  # the least a process found late gets between SIGTERM and SIGKILL
+GROUP_POLL_S = 0.05  # only where orphans are not adopted, so that no SIGCHLD tells of their end
+
+
+class Instance:
+    """One instance of a process type: what it is, and what is wanted of it."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.state = State.PENDING
+        self.is_wanted = True
+        self.is_restart_asked = False
+        self.process: Process | None = None
+        self.feed: Feed | None = None
+        self.status: ExitStatus | None = None  # of the leader, once it was reaped
+        self.failures: list[float] = []  # monotonic times
+        self.timer: Timer | None = None
+        self.strays: list[int] = []  # descendants that left the group
+        self.was_killed = False
+
+    def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
+        self.disarm()
+        self.timer = loop.call_later(delay_s, callback)
+
+    def disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Supervisor:
+    """Starts `specs`, keeps them by their policies, and ends with nothing left.
+
+    `env` is the environment children inherit, `terminal` the size of the ptys they get (None: pipes). After the loop
+    has stopped, `exit_code` is procman's own. `on_end` is called when nothing is left to supervise.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        specs: Sequence[ProcessSpec],
+        env: Mapping[str, str],
+        terminal: Terminal | None,
+        grace_s: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.exit_code = 0
+        self._loop = loop
+        self._instances = [Instance(spec) for spec in specs]
+        self._alive = set(self._instances)  # those whose state is not an end
+        self._run_id = f"{os.getpid()}-{time.time_ns()}"
+        self._env = {**env, "PROCMAN_RUN": self._run_id}
+        self._terminal = terminal
+        self._grace_s = grace_s
+        self._on_end = on_end
+        self._reaper = Reaper(on_orphan=lambda pid: None)
+        self._multiplexer: Multiplexer | None = None
+        self._early: list[Event] = []
+        self._feeds: dict[Feed, None] = {}
+        self._is_subreaper = True
+        self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
+        self._stop_s: float | None = None  # monotonic time at which the run's end began
+        self._signal_s: float | None = None
+        self._end_text = "every process has ended"
+        self._killed: list[str] = []
+        self._lost: list[str] = []
+        self._sweep_told: dict[int, str] = {}
+        self._sweep_timer: Timer | None = None
+        self._is_killing = False
+        self._is_over = False
+
+    # --- from outside ---
+
+    def start(self) -> None:
+        """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
+        self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
+        for instance in self._instances:
+            self._apply(instance, Input.NEEDS_READY)
+        # Only now: it costs an import. An orphan made before is the guard's, which is a subreaper too.
+        self._is_subreaper = become_subreaper()
+
+    def attach(self, multiplexer: Multiplexer) -> None:
+        """Begin to read the instances' output and pass events on."""
+        self._multiplexer = multiplexer
+        early, self._early = self._early, []
+        for event in early:
+            multiplexer.emit(event)
+        for instance in self._instances:
+            self._read_output(instance)
+        self._on_child_signal()
+
+    def on_stop_signal(self, signum: int) -> None:
+        """SIGINT, SIGTERM, SIGHUP: stop the formation; a second one, later than an echo of the first, kills it."""
+        now_s = self._loop.now()
+        if self._signal_s is None:
+            self._signal_s = now_s
+            name = signal.Signals(signum).name
+            self._notice(SYSTEM, f"{name} received, starting shutdown")
+            self.stop(0, f"stopped by {name}")
+        elif now_s - self._signal_s >= SECOND_SIGNAL_S or signum == signal.SIGQUIT:
+            self.kill()
+
+    def stop(self, code: int, why: str) -> None:
+        """End the run with `code`: stop every group, then whatever else is left of ours."""
+        if self._stop_s is not None:
+            return
+        self._stop_s = self._loop.now()
+        self.exit_code = code
+        self._end_text = why
+        if self._alive:
+            self._notice(SYSTEM, "sending SIGTERM to all processes")
+        for instance in self._instances:
+            if instance.state is State.STOPPING:
+                instance.is_wanted = False  # it has its signal and its time already
+            else:
+                self._apply(instance, Input.STOP)
+        self._stop_orphans()
+        self._end_if_over()
+
+    def kill(self) -> None:
+        """Do not wait any longer: SIGKILL to all that is left. Ends the run if it was only waiting for its reader."""
+        self.exit_code = self.exit_code or EXIT_KILLED
+        if self._is_over:
+            self._on_end()
+            return
+        self.stop(EXIT_KILLED, "killed")
+        self._notice(SYSTEM, "sending SIGKILL to all processes")
+        for instance in self._instances:
+            if instance.state is State.STOPPING:
+                self._apply(instance, Input.STOP)
+        self._is_killing = True
+        self._end_if_over()
+
+    def on_guard_gone(self) -> None:
+        self.stop(EXIT_BUG, "stopped because the process that was started as procman was killed")
+
+    def on_reader_gone(self) -> None:
+        self.stop(EXIT_READER_GONE, "stopped because nobody reads the output any more")
+
+    def forward(self, signum: int) -> None:
+        """Pass a user's signal to the programs, not to a shell in between that would die of it."""
+        groups = sweep.programs_by_group()
+        for instance in self._instances:
+            if instance.process is not None and instance.status is None:
+                for pid in groups.get(instance.process.pid, [instance.process.pid]):
+                    sweep.signal_pid(pid, signum)
+
+    def resize(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        for instance in self._instances:
+            if instance.process is not None:
+                instance.process.resize(terminal)
+
+    # --- the table (lifecycle.py) ---
+
+    def _apply(self, instance: Instance, given: Input) -> None:
+        row = lifecycle.row(instance.state, given)
+        if row is None:
+            return
+        if given is Input.STOP:
+            instance.is_wanted = instance.is_restart_asked = False
+        elif given in (Input.START, Input.RESTART):
+            instance.is_wanted = instance.is_restart_asked = True
+        if row.action is Action.DECIDE:
+            self._decide(instance)
+            return
+        self._set_state(instance, row.to[0])
+        self._act(instance, row.action)
+        self._end_if_over()
+
+    def _set_state(self, instance: Instance, state: State) -> None:
+        instance.state = state
+        if state in ENDED:
+            self._alive.discard(instance)
+        else:
+            self._alive.add(instance)
+
+    def _act(self, instance: Instance, action: Action) -> None:
+        match action:
+            case Action.SPAWN:
+                self._spawn(instance)
+            case Action.SPAWN_AFRESH:
+                instance.failures.clear()
+                self._spawn(instance)
+            case Action.ANNOUNCE:
+                self._emit(Ready(instance.spec.name, time.time()))
+            case Action.STOP:
+                self._send_stop(instance)
+            case Action.KILL:
+                self._send_kill(instance)
+            case Action.CANCEL:
+                instance.disarm()
+            case Action.NAME_LOST:
+                self._name_lost(instance)
+
+    def _spawn(self, instance: Instance) -> None:
+        instance.disarm()
+        instance.status = None
+        instance.was_killed = instance.is_restart_asked = False
+        instance.strays.clear()
+        spec = instance.spec
+        try:
+            process = spawn(spec, {**self._env, **spec.env}, self._terminal, self._loop.now())
+        except SpawnError as error:
+            instance.process = None
+            instance.status = ExitStatus(error.exit_code, 0)
+            self._notice(spec.name, str(error))
+            self._apply(instance, Input.SPAWN_FAILED)
+            return
+        instance.process = process
+        self._reaper.watch(process.pid, lambda status: self._on_leader_exit(instance, status))
+        self._emit(Started(spec.name, time.time(), process.pid, spec.port))
+        self._read_output(instance)
+        self._apply(instance, Input.IS_READY)
+
+    def _read_output(self, instance: Instance) -> None:
+        if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:
+            feed = self._multiplexer.add(instance.spec.name, instance.process.output_fd)
+            instance.process.output_fd = -1
+            instance.feed = feed
+            self._feeds = {known: None for known in self._feeds if known.fd >= 0}
+            self._feeds[feed] = None
+
+    def _send_stop(self, instance: Instance) -> None:
+        assert instance.process is not None
+        spec = instance.spec
+        stop_group(instance.process.pid, spec.stop_signal)
+        for pid in instance.strays:
+            sweep.stop_pid(pid)
+        self._emit(Stopping(spec.name, time.time(), spec.stop_signal))
+        if spec.grace_s != math.inf:
+            instance.arm(self._loop, spec.grace_s, lambda: self._apply(instance, Input.GRACE_EXPIRED))
+
+    def _send_kill(self, instance: Instance) -> None:
+        assert instance.process is not None
+        if not instance.was_killed:
+            instance.was_killed = True
+            self._killed.append(instance.spec.name)
+            self._notice(instance.spec.name, "did not stop in time, sending SIGKILL")
+        signal_group(instance.process.pid, signal.SIGKILL)
+        # A zombie of the group may be the child of one that left it, so those go too.
+        instance.strays = self._find_strays(instance)
+        for pid in instance.strays:
+            sweep.signal_pid(pid, signal.SIGKILL)
+        instance.arm(self._loop, KILL_WAIT_S, lambda: self._apply(instance, Input.KILL_IGNORED))
+
+    def _name_lost(self, instance: Instance) -> None:
+        assert instance.process is not None
+        self._headless.pop(instance, None)
+        self._lost.append(instance.spec.name)
+        self._notice(instance.spec.name, f"could not be killed: {sweep.describe(instance.process.pid)} is still there")
+
+    def _decide(self, instance: Instance) -> None:
+        """An end, or a spawn that failed: the policy says what follows."""
+        instance.disarm()
+        assert instance.status is not None
+        ran_s = self._loop.now() - instance.process.started_s if instance.process else 0.0
+        if not instance.is_wanted:
+            self._set_state(instance, State.EXITED)
+        elif instance.is_restart_asked and self._stop_s is None:
+            self._set_state(instance, State.STARTING)
+            instance.failures.clear()
+            self._spawn(instance)
+            return
+        else:
+            self._decide_by_policy(instance, instance.status.code, ran_s)
+        self._end_if_over()
+
+    def _decide_by_policy(self, instance: Instance, code: int, ran_s: float) -> None:
+        spec = instance.spec
+        decision = decide(spec.restart, instance.failures, code, ran_s, self._loop.now())
+        if decision.delay_s is not None and self._stop_s is None:
+            self._set_state(instance, State.BACKOFF)
+            self._emit(Restarting(spec.name, time.time(), decision.delay_s))
+            instance.arm(self._loop, decision.delay_s, lambda: self._apply(instance, Input.DELAY_ELAPSED))
+            return
+        self._set_state(instance, State.FAILED if decision.failed else State.EXITED)
+        if decision.reason:
+            self._emit(GaveUp(spec.name, time.time(), decision.reason))
+        self._end_run_if_ruled(instance, decision.failed)
+
+    def _end_run_if_ruled(self, instance: Instance, failed: bool) -> None:
+        on_exit = instance.spec.on_exit
+        if on_exit == "stop" or (on_exit == "fail" and failed):
+            assert instance.status is not None
+            self.stop(instance.status.code, f"{instance.spec.name} {ending_text(instance.status)}")
+
+    # --- ends ---
+
+    def _on_child_signal(self) -> None:
+        self._reaper.reap()
+        if self._headless:
+            self._check_headless()
+        if self._is_over or self._stop_s is not None:
+            self._end_if_over()
+
+    def _on_leader_exit(self, instance: Instance, status: ExitStatus) -> None:
+        instance.status = status
+        assert instance.process is not None
+        if not self._is_anything_left(instance):
+            self._on_gone(instance)
+            return
+        self._headless[instance] = None
+        if stays_down(instance.spec.restart, status.code) and instance.is_wanted and not instance.is_restart_asked:
+            # The rest of its group has the grace time, but the others need not wait for that.
+            self._end_run_if_ruled(instance, status.code not in instance.spec.restart.ok_codes)
+        self._apply(instance, Input.LEADER_EXIT)
+        self._watch_headless()
+
+    def _is_anything_left(self, instance: Instance) -> bool:
+        assert instance.process is not None
+        if group_exists(instance.process.pid):
+            return True
+        if self._stop_s is not None or self._ends_run(instance):
+            return False  # the sweep at the end finds them, once for all instances
+        strays = self._find_strays(instance)
+        for pid in strays:
+            if pid not in instance.strays:
+                sweep.stop_pid(pid)
+        instance.strays = strays
+        return bool(strays)
+
+    def _ends_run(self, instance: Instance) -> bool:
+        spec, status = instance.spec, instance.status
+        assert status is not None
+        if not instance.is_wanted or instance.is_restart_asked or not stays_down(spec.restart, status.code):
+            return False
+        return spec.on_exit == "stop" or (spec.on_exit == "fail" and status.code not in spec.restart.ok_codes)
+
+    def _find_strays(self, instance: Instance) -> list[int]:
+        known = self._reaper.pids()
+        mark = (self._run_id, instance.spec.name)
+        return [pid for pid in sweep.children() or () if pid not in known and sweep.mark_of(pid) == mark]
+
+    def _check_headless(self) -> None:
+        for instance in list(self._headless):
+            if not self._is_anything_left(instance):
+                self._on_gone(instance)
+
+    def _watch_headless(self) -> None:
+        if self._headless and not self._is_subreaper:
+            self._loop.call_later(GROUP_POLL_S, self._poll_headless)
+
+    def _poll_headless(self) -> None:
+        self._check_headless()
+        self._watch_headless()
+
+    def _on_gone(self, instance: Instance) -> None:
+        """Nothing of the instance is left: its last output, then its end."""
+        self._headless.pop(instance, None)
+        assert instance.process is not None
+        assert instance.status is not None
+        if instance.feed is not None and self._multiplexer is not None:
+            self._multiplexer.drain(instance.feed)
+        instance.process.close_slave()
+        self._emit(Exited(instance.spec.name, time.time(), *instance.status))
+        self._apply(instance, Input.EXIT)
+
+    # --- the end of the run ---
+
+    def _end_if_over(self) -> None:
+        if self._is_over or self._alive:
+            return
+        if self._stop_s is None:
+            self._stop_s = self._loop.now()
+            self.exit_code = next((i.status.code for i in self._instances if i.state is State.FAILED and i.status), 0)
+        self._sweep()
+
+    def _stop_orphans(self) -> None:
+        known = self._reaper.pids()
+        for pid in sweep.children() or ():
+            if pid not in known:
+                self._sweep_told[pid] = sweep.describe(pid)
+                sweep.stop_pid(pid)
+
+    def _sweep(self) -> None:
+        """Every instance has ended; end what is left of ours, until the kernel says that no child is (ECHILD)."""
+        if not self._reaper.reap():
+            self._finish()
+            return
+        lost = {i.process.pid for i in self._instances if i.state is State.LOST and i.process}
+        left = [pid for pid in sweep.children() or () if pid not in lost]
+        if not left:
+            self._finish()
+            return
+        for pid in left:
+            if pid not in self._sweep_told:
+                self._sweep_told[pid] = sweep.describe(pid)
+                sweep.stop_pid(pid)
+            if self._is_killing:
+                sweep.signal_pid(pid, signal.SIGKILL)
+        if self._sweep_timer is None:
+            assert self._stop_s is not None
+            rest_s = self._stop_s + self._grace_s - self._loop.now()
+            self._sweep_timer = self._loop.call_later(max(rest_s, LEFTOVER_GRACE_S), self._kill_left)
+
+    def _kill_left(self) -> None:
+        self._is_killing = True
+        for pid in sweep.children() or ():
+            name = f"{sweep.describe(pid)}, left behind by {sweep.mark_of(pid)[1] or 'an unknown process'}"
+            self._killed.append(name)
+            self._notice(SYSTEM, f"sending SIGKILL to {name}")
+        self._sweep_timer = self._loop.call_later(KILL_WAIT_S, self._give_up_left)
+        self._sweep()
+
+    def _give_up_left(self) -> None:
+        for pid in sweep.children() or ():
+            name = sweep.describe(pid)
+            self._lost.append(name)
+            self._notice(SYSTEM, f"could not be killed: {name} is still there")
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        if self._multiplexer is not None:
+            for feed in self._feeds:
+                self._multiplexer.drain(feed)
+                self._multiplexer.close(feed)
+        if self._killed or self._lost:
+            self.exit_code = self.exit_code or EXIT_KILLED
+        proof = f"still there: {', '.join(self._lost)}" if self._lost else "nothing is left running"
+        killed = f", {len(self._killed)} had to be killed" if self._killed else ""
+        self._notice(SYSTEM, f"{self._end_text}{killed}; {proof}")
+        self._on_end()
+
+    # --- events ---
+
+    def _emit(self, event: Event) -> None:
+        if self._multiplexer is None:
+            self._early.append(event)
+        else:
+            self._multiplexer.emit(event)
+
+    def _notice(self, name: str, text: str) -> None:
+        self._emit(Notice(name, time.time(), text))
+
+
+def ending_text(status: ExitStatus) -> str:
+    """Return "exited with code 3" or "was terminated by SIGSEGV"."""
+    if status.signum:
+        return f"was terminated by {signal.Signals(status.signum).name}"
+    return f"exited with code {status.code}"
