@@ -158,7 +158,9 @@ def holder_of_port(port: int) -> str:
 
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            address = connection.laddr
+            is_it = connection.status == psutil.CONN_LISTEN and address and address.port == port
+            if is_it and connection.pid:
                 return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
     except (psutil.Error, OSError):
         pass

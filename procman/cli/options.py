@@ -29,7 +29,7 @@ INPUT_OPTIONS = (
     click.option("-f", "--procfile", metavar="FILE", help="The Procfile; its directory becomes the root. [Procfile]"),
     click.option("-d", "--root", metavar="DIR", help="The directory the processes run in."),
     click.option(
-        "-e", "--env", "env_files", metavar="FILE[,FILE]", multiple=True, help="Environment files; later ones win. [.env]"
+        "-e", "--env", "env_files", metavar="FILE[,FILE]", multiple=True, help="Env files; later ones win. [.env]"
     ),
     click.option(
         "-p", "--port", metavar="N", type=click.IntRange(1, MAX_PORT), help="The first port. [PORT, else 5000]"

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -70,7 +70,7 @@ def command(context: click.Context, words: tuple[str, ...], verbose: bool) -> An
     argv = spec.argv if entry else words
     if verbose:
         click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)
-    _replace_self(spec, argv)
+    return _replace_self(spec, argv)
 
 
 def _spec(app: App, entry: ProcessType) -> ProcessSpec:
@@ -92,7 +92,7 @@ def _start(context: click.Context, words: list[str]) -> Any:
         return start.invoke(started)
 
 
-def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> None:
+def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> NoReturn:
     """Become the command (execve): its terminal, its signals and its exit code are the caller's own affair."""
     # Python changed these from what the caller had; ignored signals would stay ignored (signal(7)).
     for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):

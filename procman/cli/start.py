@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +55,9 @@ Examples:
 @click.option("--no-prefix", is_flag=True, help="Show neither time nor name.")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
-@click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines, to a descriptor or file.")
+@click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines; or jsonl:FILE.")
 @click.pass_context
-def command(context: click.Context, names: tuple[str, ...], **options: Any) -> int:
+def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.
 
     Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
@@ -148,7 +147,11 @@ class _Run:
         for signum in (signal.SIGUSR1, signal.SIGUSR2):
             loop.on_signal(signum, lambda signum=signum: supervisor.forward(signum))  # type: ignore[misc]
         loop.on_signal(signal.SIGWINCH, lambda: supervisor.resize(self._terminal()))
-        loop.add_reader(guard_fd, lambda: (loop.remove(guard_fd), supervisor.on_guard_gone())[1])
+        loop.add_reader(guard_fd, lambda: self._on_guard_gone(guard_fd))
+
+    def _on_guard_gone(self, guard_fd: int) -> None:
+        self._loop.remove(guard_fd)
+        self._supervisor.on_guard_gone()
 
     def _terminal(self) -> Terminal:
         """Return the size of what the prefix leaves of the user's terminal."""
@@ -207,7 +210,7 @@ class _Run:
 
     def _on_stdout_gone(self, reason: str) -> None:
         if reason:
-            print(f"procman: stdout cannot be written: {reason}", file=sys.stderr)
+            click.echo(f"procman: stdout cannot be written: {reason}", err=True)
             self._supervisor.stop(EXIT_KILLED, "stopped because stdout cannot be written")
         else:
             self._supervisor.on_reader_gone()

@@ -92,7 +92,11 @@ class Screen:
 _STYLE_OF = {
     **dict.fromkeys([*range(30, 39), *range(90, 98)], 39),
     **dict.fromkeys([*range(40, 49), *range(100, 108)], 49),
-    **{21: 4, 6: 5, 20: 3, 52: 51, 58: 59},
+    21: 4,
+    6: 5,
+    20: 3,
+    52: 51,
+    58: 59,
     **dict.fromkeys(range(11, 20), 10),
 }
 _ENDS = {
