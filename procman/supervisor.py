@@ -135,12 +135,12 @@ class Supervisor:
         self._end_text = why
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
+        self._stop_orphans()
         for instance in self._instances:
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
                 self._apply(instance, Input.STOP)
-        self._stop_orphans()
         self._end_if_over()
 
     def kill(self) -> None:
@@ -393,9 +393,10 @@ class Supervisor:
         self._sweep()
 
     def _stop_orphans(self) -> None:
-        known = self._reaper.pids()
+        """Tell those that left their instance's group; the others hear it with their group, and only once."""
+        groups = self._reaper.pids() | {i.process.pid for i in self._headless if i.process}
         for pid in sweep.children() or ():
-            if pid not in known:
+            if sweep.group_of(pid) not in groups:
                 self._sweep_told[pid] = sweep.describe(pid)
                 sweep.stop_pid(pid)
 

@@ -82,6 +82,14 @@ def mark_of(pid: int) -> tuple[str, str]:
     return values.get(b"PROCMAN_RUN", b"").decode(), values.get(b"PROCMAN_PROCESS", b"").decode()
 
 
+def group_of(pid: int) -> int:
+    """Return the process group of `pid`, 0 if it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def signal_pid(pid: int, signum: int) -> None:
     """Send `signum`; one that is gone or not ours to signal is left alone."""
     try:

@@ -143,11 +143,16 @@ class _Run:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             # nohup's ignored SIGHUP stays ignored
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-                loop.on_signal(signum, lambda signum=signum: supervisor.on_stop_signal(signum))  # type: ignore[misc]
+                loop.on_signal(signum, lambda signum=signum: self._on_stop_signal(signum))  # type: ignore[misc]
         for signum in (signal.SIGUSR1, signal.SIGUSR2):
             loop.on_signal(signum, lambda signum=signum: supervisor.forward(signum))  # type: ignore[misc]
         loop.on_signal(signal.SIGWINCH, lambda: supervisor.resize(self._terminal()))
         loop.add_reader(guard_fd, lambda: self._on_guard_gone(guard_fd))
+
+    def _on_stop_signal(self, signum: int) -> None:
+        if signum == signal.SIGINT and self._is_terminal and self._streams:
+            self._streams[0].write(b"\r")  # the terminal has just echoed ^C
+        self._supervisor.on_stop_signal(signum)
 
     def _on_guard_gone(self, guard_fd: int) -> None:
         self._loop.remove(guard_fd)
