@@ -104,7 +104,7 @@ def is_disabled(caller: Mapping[str, str]) -> bool:
 
 # --- the parser's statements -----------------------------------------------------------------------------------------
 
-_LONG_BLANKS = re.compile(r"(?<![^\S\r\n])[^\S\r\n]{%d}" % (MAX_BLANKS + 1))
+_LONG_BLANKS = re.compile(rf"(?<![^\S\r\n])[^\S\r\n]{{{MAX_BLANKS + 1}}}")
 _HEADER = re.compile(r"#[ \t]*procman:[ \t]*(.*)")
 
 
@@ -180,14 +180,12 @@ def _read(text: str, path: str, line: int, interpolates: bool) -> Iterator[Bindi
         if statement.name is None and not statement.is_error and statement.text[:1] in ("", "#"):
             yield from _odd_header(statement, interpolates)
             continue
-        fault = _fault(statement)
-        if fault is None:
+        faults = list(_faults(statement))
+        yield from faults
+        if all(fault.is_kept for fault in faults):
             yield from _bind(statement, interpolates)
-            continue
-        yield fault
-        # A quote that closes too late took valid lines with it: they count, as far as they are valid by themselves.
-        swallowed = statement.text.partition("\n")[2]
-        if swallowed:
+        elif swallowed := statement.text.partition("\n")[2]:
+            # A quote that closes too late took lines with it: they count, as far as they are valid by themselves.
             yield from _read(swallowed, path, statement.source.line + 1, interpolates)
 
 
@@ -212,19 +210,21 @@ _ASSIGNMENT_INSIDE = re.compile(r"\n[^\S\n]*(?:export[^\S\n]+)?[A-Z_][A-Z0-9_]*=
 _WRITE = 'write NAME=value, or start the line with "#"'
 
 
-def _fault(statement: _Statement) -> Problem | None:
-    """Say why a statement is no assignment that every reader would read alike, or return None."""
+def _faults(statement: _Statement) -> Iterator[Problem]:
+    """Yield what keeps a statement from being an assignment that every reader would read alike."""
     text, source = statement.text, statement.source
     head = _HEAD.match(text)
-    # Quoted names are the only ones that the parser reads and _HEAD does not see as they are.
-    if re.match(r"(?:export[^\S\r\n]+)?'", text):
-        return Problem(AMBIGUOUS, "quote before the name", source, "write NAME=value without quotes around NAME")
     if head is None:
-        return _no_assignment(text, source)
-    name = head[1]
-    if not NAME.fullmatch(name):
-        return _bad_name(name, source._replace(column=source.column + head.start(1)))
-    return _quote_fault(text, head, source._replace(column=source.column + head.start(4))) if head[4] else None
+        yield _no_assignment(text, source)
+        return
+    if head[4] and (fault := _quote_fault(text, head, source._replace(column=source.column + head.start(4)))):
+        yield fault
+    elif statement.is_error or statement.value is None:
+        yield _no_assignment(text, source)
+    elif head[1] == f"'{statement.name}'" and NAME.fullmatch(head[1][1:-1]):
+        yield Problem(AMBIGUOUS, "quotes around the name", source, "write NAME=value", is_kept=True)
+    elif not NAME.fullmatch(head[1]):
+        yield _bad_name(head[1], source._replace(column=source.column + head.start(1)))
 
 
 def _no_assignment(text: str, source: SourceRef) -> Problem:
@@ -241,7 +241,9 @@ def _bad_name(name: str, source: SourceRef) -> Problem:
     at = valid.end() if valid else 0
     what = "a name cannot start with" if at == 0 else "a name cannot have"
     hint = 'use only A-Z, a-z, 0-9 and "_", and no digit first'
-    return Problem(AMBIGUOUS, f"{what} {quoted(name[at])}", source._replace(column=source.column + at), hint)
+    place = source._replace(column=source.column + at)
+    is_kept = re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None  # what other tools pass on
+    return Problem(AMBIGUOUS, f"{what} {quoted(name[at])}", place, hint, is_kept)
 
 
 def _quote_fault(text: str, head: re.Match[str], source: SourceRef) -> Problem | None:
@@ -270,7 +272,7 @@ def _quote_fault(text: str, head: re.Match[str], source: SourceRef) -> Problem |
 def _bind(statement: _Statement, interpolates: bool) -> Iterator[Binding | Problem]:
     head = _HEAD.match(statement.text)
     if head is None or statement.name is None or statement.value is None:
-        return  # never: _fault would have said so
+        return  # never: _faults would have said so
     source = statement.source._replace(column=0)
     quote = head[4]
     yield Binding(statement.name, statement.value, source, quote)

@@ -29,6 +29,7 @@ class Problem(NamedTuple):
     message: str
     source: SourceRef
     hint: str = ""
+    is_kept: bool = False  # AMBIGUOUS, yet under `--lenient` the line counts; others are left out then
 
     def __str__(self) -> str:
         mark = f"{self.severity}: " if self.severity in (WARNING, NOTE) else ""
@@ -50,15 +51,16 @@ MAX_FAULTS = 10_000
 def judged(problems: Iterable[Problem], lenient: bool = False, strict: bool = False) -> list[Problem]:
     """Return `problems` as they count for this run, in the order given: each REFUSED, WARNING or NOTE.
 
-    What is AMBIGUOUS is refused, or under `lenient` told as a warning that the line is left out. `strict` refuses what
-    was a warning from the start.
+    What is AMBIGUOUS is refused, or told as a warning under `lenient`. `strict` refuses what was a warning from the
+    start.
     """
     return [_judge(problem, lenient, strict) for problem in problems]
 
 
 def _judge(problem: Problem, lenient: bool, strict: bool) -> Problem:
     if problem.severity == AMBIGUOUS and lenient:
-        return problem._replace(severity=WARNING, message=f"left out: {problem.message}")
+        fate = "" if problem.is_kept else "left out: "
+        return problem._replace(severity=WARNING, message=fate + problem.message)
     if problem.severity == AMBIGUOUS or (problem.severity == WARNING and strict):
         return problem._replace(severity=REFUSED)
     return problem

@@ -158,7 +158,7 @@ class Supervisor:
         self._end_if_over()
 
     def on_guard_gone(self) -> None:
-        self.stop(EXIT_BUG, "stopped because the process that was started as procman was killed")
+        self.stop(EXIT_BUG, "stopped because the procman process that you started was killed")
 
     def on_reader_gone(self) -> None:
         self.stop(EXIT_READER_GONE, "stopped because nobody reads the output any more")

@@ -107,11 +107,13 @@ def stop_pid(pid: int) -> None:
 def describe(pid: int) -> str:
     """Return `pid (command line)`, for people. A zombie or a stranger has at least a name."""
     try:
-        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").strip() if _is_ours() else b""
+        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ") if _is_ours() else b""
         stat = _stat(pid)
     except OSError:
         return str(pid)
-    text = words.decode("utf-8", "replace") or (stat.command if stat else "")
+    # One line, and nothing that could speak to the terminal.
+    text = "".join(c if c.isprintable() else " " for c in words.decode("utf-8", "replace")).strip()
+    text = text or (stat.command if stat else "")
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{pid} ({text})" if text else str(pid)
 

@@ -81,7 +81,7 @@ def _start(context: click.Context, words: list[str]) -> Any:
     """`run web=2 worker=4` is `start web=2 worker=4`, options and all; a mix of both meanings is refused."""
     from procman.cli.start import command as start
 
-    with start.make_context("start", words, parent=context.parent) as started:
+    with start.make_context("start", list(words), parent=context.parent) as started:
         odd = next((name for name in started.params["names"] if not COUNT.fullmatch(name)), None)
         if odd is not None:
             raise click.UsageError(

@@ -89,17 +89,17 @@ def _formation_note(counts: dict[str, int]) -> str:
 
 def _port_notes(specs: Sequence[ProcessSpec]) -> list[str]:
     """Tell of ports that something else listens on. Raises SpawnError where the command would need one of them."""
-    taken = [spec for spec in specs if spec.port is not None]
-    listening = sweep.listening_ports() if taken else frozenset()
-    taken = [spec for spec in taken if spec.port in listening]
-    texts = {spec: f"port {spec.port} is taken ({sweep.holder_of_port(spec.port or 0)})" for spec in taken}
-    needed = [spec for spec in taken if uses_port(spec.command)]
+    wanted = [spec for spec in specs if spec.port is not None]
+    listening = sweep.listening_ports() if wanted else frozenset()
+    taken = [
+        (spec, f"port {spec.port} is taken ({sweep.holder_of_port(spec.port)})")
+        for spec in wanted
+        if spec.port is not None and spec.port in listening
+    ]
+    needed = [f"{spec.source}: {spec.name} uses PORT, but {text}" for spec, text in taken if uses_port(spec.command)]
     if needed:
-        raise SpawnError(
-            "\n".join(f"{spec.source}: {spec.name} uses PORT, but {texts[spec]}" for spec in needed),
-            hint="stop that process, or choose another base port with -p",
-        )
-    return [f"{spec.name}: {text}" for spec, text in texts.items()]
+        raise SpawnError("\n".join(needed), hint="stop that process, or choose another base port with -p")
+    return [f"{spec.name}: {text}" for spec, text in taken]
 
 
 class _Run:
