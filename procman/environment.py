@@ -79,7 +79,7 @@ def parse_env(data: bytes, path: str, encoding: str = "utf-8", *, interpolates: 
         problems.append(Problem(NOTE, "a lone carriage return ends a line, too", SourceRef(path), "end lines with LF"))
     interpolates = interpolates or _has_header(text)
     bindings: list[Binding] = []
-    problems += capped(_collect(_limited(_read(text, path, 1, interpolates), path), bindings), path)
+    problems += capped(_collect(_read(text, path, 1, interpolates), bindings), path)
     return EnvFile(path, tuple(bindings), tuple(problems), interpolates)
 
 
@@ -151,15 +151,6 @@ def _has_header(text: str) -> bool:
     return False
 
 
-def _limited(found: Iterable[Binding | Problem], path: str) -> Iterator[Binding | Problem]:
-    for count, item in enumerate(found):
-        if count == MAX_STATEMENTS:
-            message = f"more than {MAX_STATEMENTS} assignments, and no system passes on so many"
-            yield Problem(REFUSED, message, SourceRef(path), "is this the right file?")
-            return
-        yield item
-
-
 def _collect(found: Iterable[Binding | Problem], bindings: list[Binding]) -> Iterator[Problem]:
     """Put every binding into `bindings`; yield the problems."""
     lines: dict[str, int] = {}
@@ -176,7 +167,11 @@ def _collect(found: Iterable[Binding | Problem], bindings: list[Binding]) -> Ite
 
 def _read(text: str, path: str, line: int, interpolates: bool) -> Iterator[Binding | Problem]:
     """Yield bindings and what is to be said about them, for `text`, whose first line is the file's `line`."""
-    for statement in _statements(text, path, line):
+    for count, statement in enumerate(_statements(text, path, line)):
+        if count == MAX_STATEMENTS:
+            message = f"more than {MAX_STATEMENTS} assignments and comments, so the rest was not read"
+            yield Problem(REFUSED, message, SourceRef(path), "is this the right file?")
+            return
         if statement.name is None and not statement.is_error and statement.text[:1] in ("", "#"):
             yield from _odd_header(statement, interpolates)
             continue
@@ -205,7 +200,7 @@ _HEAD = re.compile(r"(?:export[^\S\r\n]+)?([^=#\s]+)([^\S\r\n]*)=([^\S\r\n]*)(['
 _COLON = re.compile(r"(?:export[^\S\r\n]+)?[A-Za-z_][A-Za-z0-9_.]*[^\S\r\n]*:")
 _QUOTED = {"'": re.compile(r"'(?:[^'\\]++|\\.)*+'", re.DOTALL), '"': re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)}
 _OPENS_AGAIN = re.compile(r"[^\S\n]*(?:export[^\S\n]+)?[A-Za-z_][A-Za-z0-9_.]*[^\S\n]*=[^\S\n]*")
-_ASSIGNMENT_INSIDE = re.compile(r"\n[^\S\n]*(?:export[^\S\n]+)?[A-Z_][A-Z0-9_]*=")
+_ASSIGNMENT_INSIDE = re.compile(r"\n[^\S\n]*(?:export[^\S\n]+)?[A-Z_][A-Z0-9_]*=[^=\s'\"]")
 
 _WRITE = 'write NAME=value, or start the line with "#"'
 
@@ -301,7 +296,7 @@ def _blank_doubts(statement: _Statement, head: re.Match[str], raw: str) -> _Doub
     odd = re.search(r"[^\S \t\r\n]", outside)
     if odd:
         yield WARNING, f"a blank that is no space and no tab (U+{ord(odd[0]):04X})", "quote the value, or remove it"
-    if head[3] and not head[2] and statement.value:
+    elif head[3] and not head[2] and statement.value:
         yield NOTE, "Foreman keeps the blank behind '='", "write the value right behind '='"
 
 

@@ -145,16 +145,19 @@ def capped(problems: Iterable[Problem], path: str) -> list[Problem]:
     At MAX_FAULTS of the others it takes no more and says REFUSED.
     """
     told: list[Problem] = []
-    untold: dict[str, int] = {}
+    untold: dict[str, list[Problem]] = {}
     for problem in problems:
         if len(told) < MAX_PROBLEMS:
             told.append(problem)
             continue
-        untold[problem.severity] = untold.get(problem.severity, 0) + 1
-        if untold.get(AMBIGUOUS, 0) + untold.get(REFUSED, 0) == MAX_FAULTS:
+        untold.setdefault(problem.severity, []).append(problem)
+        if len(untold.get(AMBIGUOUS, ())) + len(untold.get(REFUSED, ())) == MAX_FAULTS:
             message = f"more than {MAX_FAULTS} lines cannot be read, so the rest was not looked at"
             return [*told, Problem(REFUSED, message, SourceRef(path), "is this the right file?")]
-    return told + [Problem(kind, f"{count} more like these", SourceRef(path)) for kind, count in untold.items()]
+    for kind, others in untold.items():
+        more = Problem(kind, f"{len(others)} more like these", SourceRef(path))
+        told.append(others[0] if len(others) == 1 else more)
+    return told
 
 
 def quoted(word: str) -> str:
