@@ -1,0 +1,34 @@
+"""Fixtures for all tests; see tests/support/app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.app import App
+from tests.support.ports import port_block
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def app(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[App]:
+    """An app in a directory and a port range of its own; after the test nobody of it may be left."""
+    with port_block() as base_port:
+        built = App(tmp_path, base_port)
+        try:
+            yield built
+        finally:
+            left = built.close()
+        if not request.node.stash.get(_FAILED, False):
+            assert left == {}, "left behind"

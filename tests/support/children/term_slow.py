@@ -1,0 +1,22 @@
+"""On SIGTERM say so, wait for a line of the FIFO if one is named, say "finished", exit: TOKEN [CODE] [FIFO]."""
+
+import os
+import signal
+import sys
+
+code = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+
+
+def end(signum, frame):
+    os.write(1, b"handling TERM\n")
+    if len(sys.argv) > 3:
+        with open(sys.argv[3], "rb", buffering=0) as fifo:
+            fifo.readline()
+    os.write(1, b"finished\n")
+    os._exit(code)
+
+
+signal.signal(signal.SIGTERM, end)
+os.write(1, b"up\n")
+while True:
+    signal.pause()
