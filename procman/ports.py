@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from procman.errors import ConfigError
 
@@ -22,30 +22,41 @@ def port_of(base: int, step: int, index: int, instance: int) -> int:
 def assign_ports(counts: Mapping[str, int], base: int, step: int) -> dict[str, range]:
     """Return the ports of each type's instances; `counts` holds every type of the Procfile in file order.
 
-    Raises ConfigError when two instances of this formation would share a port, or one lies outside 1..65535.
+    Raises ConfigError, for all types at once, when two instances of this formation would share a port or one lies
+    outside 1..65535.
     """
     ports: dict[str, range] = {}
-    owner: dict[int, str] = {}
     for index, (name, count) in enumerate(counts.items()):
         first = port_of(base, step, index, 1)
         ports[name] = range(first, first + count)
-        if count and not 1 <= first <= first + count - 1 <= MAX_PORT:
-            raise ConfigError(
-                f"{name}={count} needs ports {first} to {first + count - 1}, and ports end at {MAX_PORT}",
-                hint="choose a lower base with -p, a smaller --port-step, or --no-port",
-            )
-        for instance, port in enumerate(ports[name], 1):
-            if port in owner:
-                raise ConfigError(
-                    f"{owner[port]} and {name}.{instance} would both get port {port}",
-                    hint=f"choose a --port-step above {step}, or fewer instances",
-                )
-            owner[port] = f"{name}.{instance}"
+    faults = [*_outside(ports), *_shared(ports, step)]
+    if faults:
+        raise ConfigError("\n".join(faults))
     return ports
 
 
-def uses_port(command: str) -> bool:
-    """Tell whether a command's text uses PORT (and does not merely set it): it would fail on a port that is taken."""
-    import re
+def _outside(ports: Mapping[str, range]) -> Iterator[str]:
+    for name, taken in ports.items():
+        if not taken or 1 <= taken[0] <= taken[-1] <= MAX_PORT:
+            continue
+        needs = f"port {taken[0]}" if len(taken) == 1 else f"ports {taken[0]} to {taken[-1]}"
+        if taken[0] < 1:
+            yield f"{name}={len(taken)} needs {needs}, and ports start at 1 — choose a higher base with -p, or --no-port"
+        else:
+            hint = "choose a lower base with -p, a smaller --port-step, or --no-port"
+            yield f"{name}={len(taken)} needs {needs}, and ports end at {MAX_PORT} — {hint}"
 
-    return re.search(r"(?<![A-Za-z0-9_])PORT(?![A-Za-z0-9_=])", command) is not None
+
+def _shared(ports: Mapping[str, range], step: int) -> Iterator[str]:
+    """Yield the first port that two types share, for each type that runs into one before it."""
+    by_first = sorted((item for item in ports.items() if item[1]), key=lambda item: item[1][0])
+    reaching = by_first[0] if by_first else ("", range(0))  # of those so far the one with the highest last port
+    for name, taken in by_first[1:]:
+        if taken[0] in reaching[1]:
+            before, port = reaching[0], taken[0]
+            yield (
+                f"{before}.{reaching[1].index(port) + 1} and {name}.1 would both get port {port}"
+                f" — choose a --port-step above {step}, or fewer instances"
+            )
+        if taken[-1] > reaching[1][-1]:
+            reaching = (name, taken)

@@ -89,12 +89,10 @@ def _formation_note(counts: dict[str, int]) -> str:
 
 def _port_notes(specs: Sequence[ProcessSpec]) -> list[str]:
     """Tell of ports that something else listens on. Raises SpawnError where the command would need one of them."""
-    wanted = [spec for spec in specs if spec.port is not None]
-    listening = sweep.listening_ports() if wanted else frozenset()
     taken = [
         (spec, f"port {spec.port} is taken ({sweep.holder_of_port(spec.port)})")
-        for spec in wanted
-        if spec.port is not None and spec.port in listening
+        for spec in specs
+        if spec.port is not None and sweep.is_taken(spec.port)
     ]
     needed = [f"{spec.source}: {spec.name} uses PORT, but {text}" for spec, text in taken if uses_port(spec.command)]
     if needed:

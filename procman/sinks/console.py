@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
 from procman.sinks.stream import Stream
-from procman.sinks.terminal import Screen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from procman.sinks.terminal import Screen
 
 
 class Style(NamedTuple):
@@ -113,6 +116,8 @@ class Console:
     def _screen(self, name: str) -> Screen:
         screen = self._screens.get(name)
         if screen is None:
+            from procman.sinks.terminal import Screen  # only for a terminal
+
             screen = self._screens[name] = Screen()
         return screen
 
