@@ -92,7 +92,7 @@ def _read_counts(words: Iterable[str], origin: str) -> _Counts:
         else:
             fault = ""
         if name:
-            read.counts.setdefault(name, int(count) if _is_count(count) else None)
+            read.counts.setdefault(name, int(count) if _is_count(count) else 0 if equals else None)
         if fault:
             read.faults.append(f"{origin}: {fault}")
     return read
@@ -108,7 +108,7 @@ def _checked(read: _Counts, known: Sequence[str], *, needs_counts: bool) -> _Cou
     for name, count in read.counts.items():
         if name not in known and name != ALL:
             faults.append(f"{read.origin}: unknown process type {quoted(name)} — {did_you_mean(name, known)}")
-        elif count is None and needs_counts and not any(quoted(name) in fault for fault in faults):
+        elif count is None and needs_counts:
             faults.append(f"{read.origin}: {quoted(name)} has no count — write {name}=1")
     if needs_counts and not read.counts and not faults:
         faults.append(f"{read.origin}: no process type — write NAME=COUNT, as in web=2")
@@ -121,12 +121,15 @@ def _contradictions(chosen: Mapping[str, int | None], option: str, listed: Mappi
     Honcho's `start web -c web=2` runs two, which is no contradiction. Foreman's `start web -m web=2` runs one, and most
     readers expect two: told, not guessed.
     """
-    for name, count in chosen.items():
+    said = dict(chosen)
+    if chosen.get(ALL) is not None:
+        said |= {name: chosen[ALL] for name in listed if name not in chosen}
+    for name, count in said.items():
         wanted = listed.get(name, listed.get(ALL))
         if wanted is not None and wanted != count and not (count is None and option == "-c"):
             yield (
                 f"{quoted(name)} as an argument and {option} {name}={wanted} say different things"
-                f" — write {name}={wanted} as the argument"
+                f" — write {name}={wanted} as the argument, or leave out {option}"
             )
 
 

@@ -41,10 +41,10 @@ def _outside(ports: Mapping[str, range]) -> Iterator[str]:
             continue
         needs = f"port {taken[0]}" if len(taken) == 1 else f"ports {taken[0]} to {taken[-1]}"
         if taken[0] < 1:
-            yield f"{name}={len(taken)} needs {needs}, and ports start at 1 — choose a higher base with -p, or --no-port"
+            end, hint = "start at 1", "choose a higher base with -p, or --no-port"
         else:
-            hint = "choose a lower base with -p, a smaller --port-step, or --no-port"
-            yield f"{name}={len(taken)} needs {needs}, and ports end at {MAX_PORT} — {hint}"
+            end, hint = f"end at {MAX_PORT}", "choose a lower base with -p, a smaller --port-step, or --no-port"
+        yield f"{name}={len(taken)} needs {needs}, and ports {end} — {hint}"
 
 
 def _shared(ports: Mapping[str, range], step: int) -> Iterator[str]:
