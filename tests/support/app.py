@@ -39,6 +39,7 @@ MARK = "TEST_MARK"  # in the environment of everything an App starts
 # Nothing of the developer's shell may reach an app.
 _NOT_INHERITED = re.compile(
     r"PROCMAN_.*|PORT|PORT_.*|PS|HONCHO_.*|FOREMAN_.*|NO_COLOR|FORCE_COLOR|PYTHONUNBUFFERED|PROCFILE|TEST_.*|COLUMNS|LINES"
+    r"|PYTHONDONTWRITEBYTECODE"
 )
 
 
@@ -120,10 +121,12 @@ class Run:
 
     def _follow(self, fd: int, take: Callable[[bytes], None]) -> None:
         while True:
-            # A read that blocks would keep a terminal open that another thread closes.
-            ready, _, _ = select.select([fd, self._hang_up_fd], [], [])
             try:
-                chunk = os.read(fd, 65_536) if fd in ready else b""
+                # A read that blocks would keep a terminal open that another thread closes.
+                if take == self.take_out and self.screen and self._is_hung_up(fd):
+                    chunk = b""
+                else:
+                    chunk = os.read(fd, 65_536)
             except OSError:  # EIO: the last slave of a pty is closed
                 chunk = b""
             with self._seen:
@@ -133,6 +136,9 @@ class Run:
             if not chunk:
                 os.close(fd)
                 return
+
+    def _is_hung_up(self, fd: int) -> bool:
+        return fd not in select.select([fd, self._hang_up_fd], [], [])[0]
 
     def take_out(self, chunk: bytes) -> None:
         self._out += chunk
