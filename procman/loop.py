@@ -17,21 +17,24 @@ from types import FrameType
 
 Callback = Callable[[], None]
 
+MAX_WAIT_S = 86_400.0  # the kernel takes milliseconds in an int (epoll_wait(2)); a timer may be further away
+
 
 class Timer:
     """A callback at a monotonic deadline; `cancel()` makes it never happen."""
 
-    __slots__ = ("callback", "deadline")
+    __slots__ = ("callback", "deadline", "number")
 
-    def __init__(self, deadline: float, callback: Callback) -> None:
+    def __init__(self, deadline: float, number: int, callback: Callback) -> None:
         self.deadline = deadline
+        self.number = number  # of two with the same deadline the one made first is due first
         self.callback: Callback | None = callback
 
     def cancel(self) -> None:
         self.callback = None
 
     def __lt__(self, other: Timer) -> bool:
-        return self.deadline < other.deadline
+        return (self.deadline, self.number) < (other.deadline, other.number)
 
 
 class _Watch:
@@ -55,7 +58,9 @@ class Loop:
         self.now = clock
         self._selector = _selector()
         self._watches: dict[int, _Watch] = {}
+        self._fresh: set[int] = set()  # watched since the last poll: what it reported is not theirs
         self._timers: list[Timer] = []
+        self._timer_count = 0
         self._signals: deque[int] = deque()
         self._on_signal: dict[int, Callback] = {}
         self._at_turn_end: list[Callback] = []
@@ -92,12 +97,14 @@ class Loop:
         self._update(fd)
 
     def remove_reader(self, fd: int) -> None:
-        self._watch(fd).on_read = None
-        self._update(fd)
+        if fd in self._watches:
+            self._watches[fd].on_read = None
+            self._update(fd)
 
     def remove_writer(self, fd: int) -> None:
-        self._watch(fd).on_write = None
-        self._update(fd)
+        if fd in self._watches:
+            self._watches[fd].on_write = None
+            self._update(fd)
 
     def remove(self, fd: int) -> None:
         """Forget `fd`; always before close(fd). Unknown descriptors are fine."""
@@ -109,6 +116,7 @@ class Loop:
         if watch is None:
             self._selector.register(fd, 0)
             watch = self._watches[fd] = _Watch()
+            self._fresh.add(fd)
         return watch
 
     def _update(self, fd: int) -> None:
@@ -121,7 +129,8 @@ class Loop:
     # --- time and signals ---
 
     def call_later(self, delay_s: float, callback: Callback) -> Timer:
-        timer = Timer(self.now() + delay_s, callback)
+        self._timer_count += 1
+        timer = Timer(self.now() + delay_s, self._timer_count, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -157,14 +166,14 @@ class Loop:
     def turn(self) -> None:
         for fd, mask in self._wait():
             watch = self._watches.get(fd)
-            if watch is None:
-                continue  # removed by a callback earlier in this turn
-            if watch.on_error and mask & (select.POLLERR | select.POLLHUP):
+            if watch is None or fd in self._fresh:
+                continue  # a callback earlier in this turn removed it, and maybe another took its number
+            is_broken = mask & (select.POLLERR | select.POLLHUP)
+            if watch.on_error and is_broken:
                 watch.on_error()
-                watch = self._watches.get(fd, watch)
-            if watch.on_read and mask & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            if watch.on_read and (mask & select.POLLIN or is_broken) and self._watches.get(fd) is watch:
                 watch.on_read()
-            if watch.on_write and mask & (select.POLLOUT | select.POLLHUP | select.POLLERR):
+            if watch.on_write and (mask & select.POLLOUT or is_broken) and self._watches.get(fd) is watch:
                 watch.on_write()
         self._finish_turn()
 
@@ -175,9 +184,10 @@ class Loop:
             return []
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
-        timeout_s = max(0.0, self._timers[0].deadline - self.now()) if self._timers else None
+        timeout_s = min(max(0.0, self._timers[0].deadline - self.now()), MAX_WAIT_S) if self._timers else None
         if self._signals:
             timeout_s = 0.0
+        self._fresh.clear()
         ready = self._selector.poll(timeout_s)
         self._run_signals_and_timers()
         return ready

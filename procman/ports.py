@@ -60,3 +60,10 @@ def _shared(ports: Mapping[str, range], step: int) -> Iterator[str]:
             )
         if taken[-1] > reaching[1][-1]:
             reaching = (name, taken)
+
+
+def uses_port(command: str) -> bool:
+    """Tell whether a command's text uses PORT (and does not merely set it): it would fail on a port that is taken."""
+    import re
+
+    return re.search(r"(?<![A-Za-z0-9_])PORT(?![A-Za-z0-9_=])", command) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -180,14 +181,17 @@ _SHELL_WORDS = frozenset(
     { } !
     """.split()  # noqa: SIM905 - a literal would take a line a word
 )
-_CONTROL = frozenset(";&|<>()`\n")
+_CONTROL = frozenset(";&|<>()`")
+_BLANKS = " \t"
+# ${NAME}, $(command) and `command` without another one inside: part of a word, like a letter.
+_EXPANSION = re.compile(r"\$\{[^{}]*\}|\$\((?:[^()]|\([^()]*\))*\)|`[^`]*`")
 _EXPANDS = frozenset("$\"'\\*?[~")
 
 
 def is_simple(command: str) -> bool:
     """Tell whether `exec command` means the same as `command`: one program, no shell syntax around it."""
-    first = command.split(None, 1)[0] if command.strip() else ""
-    if not first or first in _SHELL_WORDS or first[0] in "#{" or "=" in first:
+    first = command.strip(_BLANKS).partition(" ")[0].partition("\t")[0]
+    if not first or "\n" in command or first in _SHELL_WORDS or first[0] in "#{" or "=" in first:
         return False
     # What the first word expands to is unknown, but with a slash in it it can only be a path.
     if "/" not in first and _EXPANDS & set(first):
@@ -197,7 +201,7 @@ def is_simple(command: str) -> bool:
 
 def shell_argv(command: str) -> tuple[str, str, str]:
     """Return the argv that runs `command` by the shell; a simple one replaces the shell, so the pid is its own."""
-    return (SHELL, "-c", f"exec {command.lstrip()}" if is_simple(command) else command)
+    return (SHELL, "-c", f"exec {command.lstrip(_BLANKS)}" if is_simple(command) else command)
 
 
 def with_arguments(entry: ProcessType, arguments: Sequence[str]) -> ProcessType:
@@ -222,23 +226,23 @@ def with_arguments(entry: ProcessType, arguments: Sequence[str]) -> ProcessType:
 
 def _ending(command: str) -> str:
     """Name what stands at the end of `command` that would swallow an argument put behind it, or return ''."""
-    chars = list(_shell_chars(command))
-    if chars and chars[-1][1] in ("'", '"', "\\") and not _is_closed(command):
+    if not _is_closed(command):
         return "an open quotation"
-    text = "".join(char if not quote else "q" for char, quote in chars).rstrip()
-    last_line = text.rpartition("\n")[2]
-    words = last_line.split()
-    if any(word.startswith("#") for word in words):
+    # What is quoted is replaced by a letter, so that only the shell's own syntax is left to look at.
+    text = "".join(char if not quote else "q" for char, quote in _shell_chars(command)).rstrip()
+    text = _EXPANSION.sub("q", text)
+    if re.search(r"(?:^|[\s;&|()])#", text.rpartition("\n")[2]):
         return "a comment"
-    for end, what in (("&", '"&"'), (";", '";"'), ("|", '"|"'), (")", "a subshell"), ("}", "a group"), ("`", '"`"')):
-        if text.endswith(end):
-            return what
-    if words and words[-1] in ("fi", "done", "esac"):
-        return f'"{words[-1]}"'
-    tail = words[-1] if words else ""
-    before = words[-2] if len(words) > 1 else ""
-    if "<" in tail or ">" in tail or before.endswith(("<", ">")):
+    if re.search(r"[<>][&|]?\s*[^\s;&|()<>]*$", text):
         return "a redirection"
+    if text[-1:] in ("&", ";", "|"):
+        return f'"{text[-1]}"'
+    if text.endswith(")"):
+        return "a subshell"
+    closing = re.search(r"(?:^|[\s;&|()])(fi|done|esac|\})$", text)
+    # These words close something only where a command could begin.
+    if closing and re.search(r"(?:^|[;&|\n)])\s*$|\b(?:fi|done|esac|\})\s*$", text[: closing.start(1)]):
+        return f'"{closing[1]}"'
     return ""
 
 

@@ -15,7 +15,7 @@ from procman.kernel import become_subreaper
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
 from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
-from procman.restart import decide, stays_down
+from procman.restart import History, decide, stays_down
 from procman.spec import ProcessSpec
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ class Instance:
         self.process: Process | None = None
         self.feed: Feed | None = None
         self.status: ExitStatus | None = None  # of the leader, once it was reaped
-        self.failures: list[float] = []  # monotonic times
+        self.history = History()
         self.timer: Timer | None = None
         self.strays: list[int] = []  # descendants that left the group
         self.was_killed = False
@@ -206,7 +206,7 @@ class Supervisor:
             case Action.SPAWN:
                 self._spawn(instance)
             case Action.SPAWN_AFRESH:
-                instance.failures.clear()
+                instance.history.forget()
                 self._spawn(instance)
             case Action.ANNOUNCE:
                 self._emit(Ready(instance.spec.name, time.time()))
@@ -285,7 +285,7 @@ class Supervisor:
             self._set_state(instance, State.EXITED)
         elif instance.is_restart_asked and self._stop_s is None:
             self._set_state(instance, State.STARTING)
-            instance.failures.clear()
+            instance.history.forget()
             self._spawn(instance)
             return
         else:
@@ -294,7 +294,7 @@ class Supervisor:
 
     def _decide_by_policy(self, instance: Instance, code: int, ran_s: float) -> None:
         spec = instance.spec
-        decision = decide(spec.restart, instance.failures, code, ran_s, self._loop.now())
+        decision = decide(spec.restart, instance.history, code, ran_s, self._loop.now())
         if decision.delay_s is not None and self._stop_s is None:
             self._set_state(instance, State.BACKOFF)
             self._emit(Restarting(spec.name, time.time(), decision.delay_s))

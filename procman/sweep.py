@@ -67,9 +67,17 @@ def programs_by_group() -> dict[int, list[int]]:
     for stat in _all():
         groups.setdefault(stat.group, []).append(stat)
     return {
-        pgid: [stat.pid for stat in members if len(members) == 1 or stat.pid != pgid or stat.command not in _SHELLS]
+        pgid: [stat.pid for stat in members if len(members) == 1 or stat.pid != pgid or not _is_shell(pgid)]
         for pgid, members in groups.items()
     }
+
+
+def _is_shell(pid: int) -> bool:
+    # The program and not its name: that of a script is the script's.
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")) in _SHELLS
+    except OSError:
+        return False
 
 
 def mark_of(pid: int) -> tuple[str, str]:
@@ -79,7 +87,8 @@ def mark_of(pid: int) -> tuple[str, str]:
     except OSError:
         return "", ""
     values = dict(item.partition(b"=")[::2] for item in env.split(b"\0"))
-    return values.get(b"PROCMAN_RUN", b"").decode(), values.get(b"PROCMAN_PROCESS", b"").decode()
+    run, name = values.get(b"PROCMAN_RUN", b""), values.get(b"PROCMAN_PROCESS", b"")
+    return run.decode("utf-8", "replace"), name.decode("utf-8", "replace")
 
 
 def group_of(pid: int) -> int:

@@ -59,7 +59,7 @@ class Console:
             return
         name, text = self._message(event)
         if text:
-            self._end_open_line(name)
+            self._end_open_line()
             prefix, _ = self._prefix(name, event.at)
             self._stream.write(prefix + text.encode("utf-8", "surrogateescape") + b"\n")
 
@@ -91,8 +91,8 @@ class Console:
 
     def _joined(self, name: str, block: bytes) -> bytes:
         """Close another's open line; drop the newline that ended a line to which we gave one before."""
-        if block:
-            self._end_open_line(name)
+        if block and self._open_name != name:
+            self._end_open_line()
         if name in self._cut_names and block:
             self._cut_names.discard(name)
             if block[:1] == b"\n":
@@ -107,8 +107,8 @@ class Console:
             block = block.replace(b"\n", newline_prefix)
         self._stream.write(block)
 
-    def _end_open_line(self, name: str) -> None:
-        if self._open_name and self._open_name != name:
+    def _end_open_line(self) -> None:
+        if self._open_name:
             self._stream.write(b"\n")
             self._cut_names.add(self._open_name)
             self._open_name = ""

@@ -12,19 +12,22 @@ import re
 RESET = b"\x1b[0m"
 ERASE_LINE = b"\r\x1b[K"
 
-# ECMA-48: CSI parameters, intermediates, final byte; OSC, DCS, SOS, PM and APC strings up to BEL or ST; two- and
-# three-byte escapes; C1 controls as UTF-8. Then the C0 controls a line has no use for: all but \t, \n, \r and ESC.
+# ECMA-48: CSI parameters, intermediates, final byte; OSC, DCS, SOS, PM and APC strings up to BEL or ST; other escapes;
+# C1 controls as UTF-8. Then the C0 controls a line has no use for: all but \t, \n, \r. An ESC or a first byte of a C1
+# control that begins nothing goes too: it could begin something once what stands behind it has been dropped.
 _SEQUENCE = re.compile(
     rb"\x1b\[(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"
-    rb"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\n))"
+    rb"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=[\x1b\n]))"
     rb"|\x1b[ -/]*[0-~]"
-    rb"|\x1b(?=\n)"
-    rb"|\xc2[\x80-\x9f]"
+    rb"|\x1b"
+    rb"|\xc2(?![\xa0-\xbf])[\x80-\x9f]?"
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
 )
-_UNFINISHED = re.compile(rb"(?:\x1b\[[0-?]*[ -/]*|\x1b[\]PX^_][^\x07\x1b\n]*\x1b?|\x1b[ -/]*|\xc2|\r)\Z")
+_UNFINISHED = re.compile(
+    rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*|\xc2|\r)\Z"
+)
 _HARMLESS = bytes(byte for byte in range(256) if byte in b"\t\n" or (byte >= 0x20 and byte not in (0x7F, 0xC2)))
-MAX_UNFINISHED_BYTES = 4096
+MAX_PARAMETERS_BYTES = 64
 
 
 class Screen:
@@ -48,9 +51,9 @@ class Screen:
         if not self._styles and not block.translate(None, _HARMLESS):
             return block
         unfinished = _UNFINISHED.search(block)
-        if unfinished and len(unfinished[0]) < MAX_UNFINISHED_BYTES:
-            self._unfinished = unfinished[0]
+        if unfinished:
             block = block[: unfinished.start()]
+            self._unfinished = _shortened(unfinished)
         return b"\n".join(self._line(line, prefix) if line else line for line in block.split(b"\n"))
 
     def _line(self, line: bytes, prefix: bytes) -> bytes:
@@ -65,7 +68,8 @@ class Screen:
 
     def _keep_style(self, found: re.Match[bytes]) -> bytes:
         parameters = found["parameters"]
-        if found["final"] != b"m" or parameters[:1] in (b"<", b"=", b">", b"?"):
+        is_style = found["final"] == b"m" and not parameters.strip(b"0123456789:;")
+        if not is_style or len(parameters) > MAX_PARAMETERS_BYTES:
             return b""
         self._note_style(parameters)
         return found[0]
@@ -82,22 +86,32 @@ class Screen:
             if code in _ENDS:
                 for style in _ENDS[code]:
                     self._styles.pop(style, None)
-            elif code:
-                self._styles[_STYLE_OF.get(code, code)] = token
-            else:
+            elif code in _STYLE_OF:
+                self._styles[_STYLE_OF[code]] = token
+            elif code == 0:
                 self._styles.clear()
+
+
+def _shortened(unfinished: re.Match[bytes]) -> bytes:
+    """Return what must be remembered of a sequence cut by a chunk's end; of one that is dropped anyway, its kind."""
+    if unfinished["string"]:
+        return unfinished["string"] + unfinished["st"]
+    if unfinished["csi"] and len(unfinished["csi"]) > MAX_PARAMETERS_BYTES:
+        return b"\x1b[?"
+    return unfinished[0][-MAX_PARAMETERS_BYTES:]
 
 
 # ECMA-48 8.3.117 and the colours of xterm: the codes that set the same style share a name, and these end it.
 _STYLE_OF = {
+    **{code: code for code in (1, 2, 3, 4, 5, 7, 8, 9, 51, 53)},
     **dict.fromkeys([*range(30, 39), *range(90, 98)], 39),
     **dict.fromkeys([*range(40, 49), *range(100, 108)], 49),
-    21: 4,
+    **dict.fromkeys(range(11, 20), 10),
     6: 5,
     20: 3,
+    21: 4,
     52: 51,
     58: 59,
-    **dict.fromkeys(range(11, 20), 10),
 }
 _ENDS = {
     22: (1, 2), 23: (3,), 24: (4,), 25: (5,), 27: (7,), 28: (8,), 29: (9,),
