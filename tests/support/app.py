@@ -106,6 +106,7 @@ class Run:
         self.master_fd = -1
         self._seen = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._open_count = 0  # of descriptors that are still followed
         self._rest = b""  # of an unfinished event
         self._out = bytearray()
         self._hang_up_fd, self._hung_up_fd = os.pipe()  # wakes who reads the terminal, to close it
@@ -117,24 +118,25 @@ class Run:
         """Give what comes from `fd` to `take` until its end; then close it."""
         thread = threading.Thread(target=self._follow, args=(fd, take), daemon=True, name=take.__name__)
         self._threads.append(thread)
+        self._open_count += 1
         thread.start()
 
     def _follow(self, fd: int, take: Callable[[bytes], None]) -> None:
         while True:
             try:
                 # A read that blocks would keep a terminal open that another thread closes.
-                if take == self.take_out and self.screen and self._is_hung_up(fd):
-                    chunk = b""
-                else:
-                    chunk = os.read(fd, 65_536)
+                is_hung_up = take == self.take_out and self.screen and self._is_hung_up(fd)
+                chunk = b"" if is_hung_up else os.read(fd, 65_536)
             except OSError:  # EIO: the last slave of a pty is closed
                 chunk = b""
             with self._seen:
                 if chunk:
                     take(chunk)
+                else:
+                    os.close(fd)
+                    self._open_count -= 1
                 self._seen.notify_all()
             if not chunk:
-                os.close(fd)
                 return
 
     def _is_hung_up(self, fd: int) -> bool:
@@ -176,12 +178,12 @@ class Run:
                         break
                     why = f"within {CEILING_S:g} s" if left_s <= 0 else "before the run ended"
                     raise self.failure(f"no {what} {why}")
-                self._seen.wait(min(left_s, 1.0))
+                self._seen.wait(left_s)
             return found
 
     def _is_silent(self) -> bool:
         """Tell that nothing more can come: it has ended, and so has all that it wrote to."""
-        return self.code is not None and not any(thread.is_alive() for thread in self._threads)
+        return self.code is not None and not self._open_count
 
     def wait_for(self, event: str, name: str | None = None, **fields: Any) -> Event:
         """Wait for such an event, or return the first one seen already."""
