@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
@@ -11,8 +12,37 @@ def become_subreaper() -> bool:
     """Make orphaned descendants children of this process instead of init's (prctl(2)). Not inherited by fork."""
     if sys.platform != "linux":
         return False
-    import ctypes  # 1.3 ms: after the first spawn
+    try:
+        return _prctl_bare(PR_SET_CHILD_SUBREAPER, 1) == 0
+    except (ImportError, AttributeError, TypeError):
+        return _prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
 
-    # CDLL(None) is the running program itself; find_library would fork a compiler driver.
-    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
-    return prctl is not None and prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+def _prctl_bare(option: int, value: int) -> int:
+    """Call prctl by what ctypes is made of: 0.4 ms instead of 1.5 on the way to the first child."""
+    import _ctypes
+
+    class Int(_ctypes._SimpleCData[int]):
+        _type_ = "i"
+
+    class Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL
+        _restype_ = Int
+
+    # A handle of None is the running program itself; find_library would fork a compiler driver.
+    program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+    return int(Function(_ctypes.dlsym(program, "prctl"))(option, value, 0, 0, 0))
+
+
+def _prctl(option: int, value: int) -> int:
+    import ctypes
+
+    return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
+
+
+def signal_name(signum: int) -> str:
+    """Return "SIGTERM" for 15; most real-time signals have no name: "signal 40"."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"

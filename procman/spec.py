@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from procman.config import Settings
-from procman.environment import Binding
 from procman.errors import ConfigError, ProcfileError, SourceRef
 from procman.ports import assign_ports, port_of
 from procman.procfile import ProcessType
 from procman.restart import ALWAYS, NEVER, RestartPolicy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from procman.environment import Binding
 
 SHELL = "/bin/sh"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from procman import lifecycle, sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restarting, Started, Stopping
-from procman.kernel import become_subreaper
+from procman.kernel import become_subreaper, signal_name
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
 from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
@@ -100,10 +100,9 @@ class Supervisor:
     def start(self) -> None:
         """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
         self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
+        self._is_subreaper = become_subreaper()
         for instance in self._instances:
             self._apply(instance, Input.NEEDS_READY)
-        # Only now: it costs an import. An orphan made before is the guard's, which is a subreaper too.
-        self._is_subreaper = become_subreaper()
 
     def attach(self, multiplexer: Multiplexer) -> None:
         """Begin to read the instances' output and pass events on."""
@@ -162,6 +161,10 @@ class Supervisor:
 
     def on_reader_gone(self) -> None:
         self.stop(EXIT_READER_GONE, "stopped because nobody reads the output any more")
+
+    def on_terminal_gone(self) -> None:
+        """The terminal was closed: SIGHUP says so too, but may come later or go to others."""
+        self.stop(0, "stopped because the terminal was closed")
 
     def forward(self, signum: int) -> None:
         """Pass a user's signal to the programs, not to a shell in between that would die of it."""
@@ -469,5 +472,5 @@ class Supervisor:
 def ending_text(status: ExitStatus) -> str:
     """Return "exited with code 3" or "was terminated by SIGSEGV"."""
     if status.signum:
-        return f"was terminated by {signal.Signals(status.signum).name}"
+        return f"was terminated by {signal_name(status.signum)}"
     return f"exited with code {status.code}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from procman.config import Settings
-from procman.environment import Binding, merged, parse_env
 from procman.errors import (
     AMBIGUOUS,
     REFUSED,
@@ -22,6 +21,9 @@ from procman.errors import (
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
 from procman.procfile import Procfile, parse_procfile
+
+if TYPE_CHECKING:
+    from procman.environment import Binding, EnvFile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -81,13 +83,29 @@ def load_app(context: click.Context) -> App:
         raise MissingFileError(f"{given.get('root') or root}: no such directory", hint="give another one with -d")
     procfile = parse_procfile(_read(procfile_path, "give its path with -f"), procfile_path)
     env_paths, notes = _env_paths(given.get("env_files", ()), root, given.get("root") or os.path.dirname(procfile_path))
-    files = [parse_env(_read(path, "given with -e"), path) for path in env_paths]
+    files = _read_env_files(env_paths)
     _refuse(procfile, files)
-    dotenv = merged(files)
+    dotenv = _merged(files)
     return App(procfile, dotenv, _settings(given, root, dotenv), notes)
 
 
-def _refuse(procfile: Procfile, files: list[Any]) -> None:
+def _read_env_files(paths: list[str]) -> list[EnvFile]:
+    if not paths:
+        return []
+    from procman.environment import parse_env
+
+    return [parse_env(_read(path, "given with -e"), path) for path in paths]
+
+
+def _merged(files: list[EnvFile]) -> Mapping[str, Binding]:
+    if not files:
+        return {}
+    from procman.environment import merged
+
+    return merged(files)
+
+
+def _refuse(procfile: Procfile, files: list[EnvFile]) -> None:
     bad = [problem for problem in procfile.problems if problem.severity in (REFUSED, AMBIGUOUS)]
     bad_env = [problem for file in files for problem in file.problems if problem.severity in (REFUSED, AMBIGUOUS)]
     if bad or bad_env:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -29,6 +30,19 @@ PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
 
+class Grace(click.FloatRange):
+    """Seconds from 0 up; `inf` is a time, "not a number" is none."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if seconds != seconds:
+            self.fail("nan is no number of seconds.", param, ctx)
+        return seconds
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
@@ -44,7 +58,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
 @click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
 @click.option("-c", "--concurrency", metavar="TYPE=N,...", help="Counts; the rest runs once.")
-@click.option("-t", "--timeout", metavar="SECONDS", type=click.FloatRange(0), default=5.0, help="Grace period. [5]")
+@click.option("-t", "--timeout", metavar="SECONDS", type=Grace(), default=5.0, help="Grace period; inf waits for ever. [5]")
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), default="stop", help="What one's end means.")
 @click.option("--can-die", metavar="TYPE,...", default="", help="Types whose end does not end the run.")
 @click.option("--restart", metavar="TYPE,...", default="", help="Types that come back after an end; `all` for all.")
@@ -131,6 +145,8 @@ class _Run:
         self._listen(guard_fd)
         self._supervisor.start()
         self._attach_output()
+        gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
+        gc.enable()
         self._loop.run()
         for stream in self._streams:
             stream.finish()
@@ -215,8 +231,10 @@ class _Run:
         if reason:
             click.echo(f"procman: stdout cannot be written: {reason}", err=True)
             self._supervisor.stop(EXIT_KILLED, "stopped because stdout cannot be written")
-        else:
+        elif not self._is_terminal:
             self._supervisor.on_reader_gone()
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's run goes on without its terminal
+            self._supervisor.on_terminal_gone()
 
     def _end(self) -> None:
         """Stop the loop once everything is written; when told again, at once."""

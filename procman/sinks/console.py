@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
+from procman.kernel import signal_name
 from procman.sinks.stream import Stream
 
 TYPE_CHECKING = False
@@ -171,11 +171,3 @@ class Console:
         if type(event) is GaveUp:
             return event.name, event.reason
         return event.name, ""
-
-
-def signal_name(signum: int) -> str:
-    """Return "SIGTERM" for 15; a real-time signal without a name is "signal 40"."""
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
