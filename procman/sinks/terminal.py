@@ -16,8 +16,8 @@ ERASE_LINE = b"\r\x1b[K"
 # C1 controls as UTF-8. Then the C0 controls a line has no use for: all but \t, \n, \r. An ESC or a first byte of a C1
 # control that begins nothing goes too: it could begin something once what stands behind it has been dropped.
 _SEQUENCE = re.compile(
-    rb"\x1b\[(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"
-    rb"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=[\x1b\n]))"
+    rb"\x1b\[(?P<parameters>[0-?]*)(?P<between>[ -/]*)(?P<final>[@-~])"
+    rb"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\x1b)|\Z)"
     rb"|\x1b[ -/]*[0-~]"
     rb"|\x1b"
     rb"|\xc2(?![\xa0-\xbf])[\x80-\x9f]?"
@@ -61,14 +61,13 @@ class Screen:
         for part in line.split(b"\r"):
             opening = b"\x1b[" + b";".join(self._styles.values()) + b"m" if self._styles else b""
             text = _SEQUENCE.sub(self._keep_style, part)
-            drawn.append(opening + text if text else b"")
+            drawn.append(opening + text + (RESET if self._styles else b"") if text else b"")
         start, *redrawn = drawn
-        again = b"".join(ERASE_LINE + prefix + text for text in redrawn if text)
-        return start + again + (RESET if self._styles else b"")
+        return start + b"".join(ERASE_LINE + prefix + text for text in redrawn if text)
 
     def _keep_style(self, found: re.Match[bytes]) -> bytes:
         parameters = found["parameters"]
-        is_style = found["final"] == b"m" and not parameters.strip(b"0123456789:;")
+        is_style = found["final"] == b"m" and not found["between"] and not parameters.strip(b"0123456789:;")
         if not is_style or len(parameters) > MAX_PARAMETERS_BYTES:
             return b""
         self._note_style(parameters)
