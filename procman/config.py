@@ -11,17 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from procman.errors import (
-    NOTE,
-    REFUSED,
-    WARNING,
-    ConfigError,
-    Problem,
-    SourceRef,
-    did_you_mean,
-    quoted,
-    read_text,
-)
+from procman.errors import NOTE, REFUSED, WARNING, ConfigError, Problem, SourceRef, did_you_mean, quoted, read_text
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
 
 DEFAULT = "default"
@@ -128,7 +118,7 @@ def _duration(value: Any) -> float:
         if parts is None:
             raise ValueError
         return float(parts[1]) * _UNITS[parts[2]]
-    if type(value) not in (int, float) or not 0 <= value <= 1e9 and value != float("inf"):
+    if type(value) not in (int, float) or not (0 <= value <= 1e9 or value == float("inf")):
         raise ValueError
     return float(value)
 
@@ -169,7 +159,7 @@ def _formation(value: Any) -> str:
 
 def _inside_root(value: Any) -> str:
     path = posixpath.normpath(_exactly(str, value) or ".")
-    if path.startswith(("/", "..")) or path == "." or "\0" in path:
+    if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
         raise ValueError
     return path
 
@@ -398,9 +388,10 @@ def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
         table: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, place = str(error).partition(" (at ")
-        line, column = (int(number) for number in (re.findall("[0-9]+", place) + ["0", "0"])[:2])
-        problem = Problem(REFUSED, f"not TOML: {what}", SourceRef(path, line, column))
-        return SettingsFile(path, {}, problems=(problem,))
+        # At the end of the text it names no line.
+        numbers = [int(number) for number in re.findall("[0-9]+", place)] or [text.rstrip("\n").count("\n") + 1]
+        source = SourceRef(path, *numbers[:2])
+        return SettingsFile(path, {}, problems=(Problem(REFUSED, f"not TOML: {what}", source),))
     except (ValueError, RecursionError):  # a number of 5,000 digits, or as many brackets
         return SettingsFile(path, {}, problems=(Problem(REFUSED, "not TOML that can be read", SourceRef(path)),))
     lines = _toml_lines(text)
@@ -486,6 +477,9 @@ def _source(path: str, lines: _Lines, key: tuple[str, ...]) -> SourceRef:
 
 # --- .foreman --------------------------------------------------------------------------------------------------------
 
+MAX_LINE = 10_000
+"""Characters of a line in .foreman: the search for a comment takes time that grows with the square of its blanks."""
+
 _YAML_LINE = re.compile(
     r"""([A-Za-z_-]+)[ \t]*:(?:[ \t]+|$)(?:"([^"\\]*)"|'([^']*)'|([^"'\[{&*!|>%@`#].*?)|)(?:[ \t]*$|[ \t]+#.*)"""
 )
@@ -498,7 +492,7 @@ def _parse_foreman(text: str, path: str) -> SettingsFile:
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#") or line.rstrip() in ("---", "..."):
             continue
-        found = _YAML_LINE.fullmatch(line)
+        found = _YAML_LINE.fullmatch(line) if len(line) <= MAX_LINE else None
         source = SourceRef(path, number)
         if found is None:
             problems.append(Problem(REFUSED, "not a plain setting", source, 'write "key: value"'))

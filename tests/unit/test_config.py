@@ -1,0 +1,361 @@
+"""Settings: the order of their sources, their files, and what is said of a wrong one (contract B13-B14)."""
+
+from __future__ import annotations
+
+import math
+import signal
+from typing import Any
+
+import pytest
+
+from procman.config import (
+    DEFAULT,
+    IDENTITY,
+    SETTINGS,
+    VARIABLES,
+    Settings,
+    name_problems,
+    parse_settings,
+    read_caller,
+    resolve_settings,
+    with_dotenv,
+)
+from procman.environment import merged, parse_env
+from procman.errors import ConfigError, ProcmanError
+
+TOML = b"port = 7000\ngrace = '2m'\ncan_die = ['a', 'b']\n"
+
+
+def read(text: str, path: str = "procman.toml") -> dict[str, Any]:
+    """Return the values of one settings file."""
+    file = parse_settings(text.encode(), path)
+    assert not file.problems
+    return {field: given.value for field, given in file.values.items()}
+
+
+def said(text: str | bytes, path: str = "procman.toml") -> list[str]:
+    data = text.encode() if isinstance(text, str) else text
+    return [str(problem) for problem in parse_settings(data, path).problems]
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    settings = resolve_settings("/app")
+    assert settings == Settings("/app", processes={}, origins={})
+    assert settings.origin("base_port") == DEFAULT
+
+
+def test_each_source_beats_the_next() -> None:
+    files = [
+        parse_settings(b"port = 3\ngrace = 3\nport_step = 3\n", "procman.toml"),
+        parse_settings(b"port: 4\ntimeout: 4\nformation: web=4\n", ".foreman"),
+    ]
+    caller = {"PROCMAN_PORT": "2", "PROCMAN_GRACE": "2s"}
+    settings = resolve_settings("/app", options={"port": 1}, caller=caller, files=files)
+    assert settings[:4] == ("/app", 1, 3, 2.0)
+    assert settings.formation == "web=4"
+    assert settings.origins == {
+        "base_port": "-p",
+        "grace_s": "PROCMAN_GRACE",
+        "port_step": "procman.toml:3",
+        "formation": ".foreman:3",
+    }
+
+
+BASE_PORTS: dict[str, tuple[dict[str, Any], int | None, str]] = {
+    "option": ({"options": {"port": 1}, "caller": {"PROCMAN_PORT": "2", "PORT": "6"}, "dotenv": "PORT=5"}, 1, "-p"),
+    "--no-port": ({"options": {"port": None}, "dotenv": "PORT=5"}, None, "-p"),
+    "PROCMAN_PORT": ({"caller": {"PROCMAN_PORT": "2", "PORT": "6"}, "dotenv": "PORT=5"}, 2, "PROCMAN_PORT"),
+    "procman.toml": ({"toml": b"port = 3", "caller": {"PORT": "6"}, "dotenv": "PORT=5"}, 3, "procman.toml:1"),
+    "no port": ({"toml": b"port = false", "dotenv": "PORT=5"}, None, "procman.toml:1"),
+    ".foreman": ({"foreman": b"port: 4", "dotenv": "PORT=5"}, 4, ".foreman:1"),
+    ".env": ({"caller": {"PORT": "6"}, "dotenv": "\nPORT=5"}, 5, ".env:2"),
+    "caller": ({"caller": {"PORT": "6"}}, 6, "PORT of the environment"),
+    "default": ({"caller": {"PORT": ""}}, 5000, DEFAULT),
+}
+
+
+@pytest.mark.parametrize(("given", "port", "origin"), BASE_PORTS.values(), ids=BASE_PORTS)
+def test_base_port(given: dict[str, Any], port: int | None, origin: str) -> None:
+    files = [
+        parse_settings(given.get("toml", b""), "procman.toml"),
+        parse_settings(given.get("foreman", b""), ".foreman"),
+    ]
+    caller = given.get("caller", {})
+    settings = resolve_settings("/app", options=given.get("options", {}), caller=caller, files=files)
+    dotenv = merged([parse_env(given.get("dotenv", "").encode(), ".env")])
+    settings = with_dotenv(settings, dotenv, caller)
+    assert (settings.base_port, settings.origin("base_port")) == (port, origin)
+
+
+def test_procfile_of_the_environment() -> None:
+    dotenv = merged([parse_env(b"PROCFILE=Procfile.dev", ".env")])
+    assert with_dotenv(Settings("/app"), dotenv, {"PROCFILE": "other"}).procfile == "Procfile.dev"
+    assert with_dotenv(Settings("/app"), {}, {"PROCFILE": "dev/Procfile"}).procfile == "dev/Procfile"
+    settings = resolve_settings("/app", options={"procfile": "../P"})
+    assert with_dotenv(settings, dotenv, {}).procfile == "../P"
+
+
+def test_wrong_words_of_the_environment_are_not_shown() -> None:
+    dotenv = merged([parse_env(b"PORT=hunter2\nPROCFILE=../hunter2", ".env")])
+    with pytest.raises(ConfigError) as caught:
+        with_dotenv(Settings("/app"), dotenv, {})
+    assert str(caught.value).splitlines() == [
+        ".env:1: PORT is not a number from 1 to 65535 — or give -p",
+        ".env:2: PROCFILE is not a file inside the root — or give -f",
+    ]
+
+
+def test_everything_wrong_in_all_places_at_once() -> None:
+    files = [parse_settings(b"prot = 1\ngrace = -1", "procman.toml"), parse_settings(b"port: x", ".foreman")]
+    with pytest.raises(ConfigError) as caught:
+        resolve_settings("/app", caller={"PROCMAN_COLOR": "hunter2"}, files=files)
+    assert str(caught.value).splitlines() == [
+        "PROCMAN_COLOR: expected one of auto, always, never",
+        'procman.toml:1: unknown key "prot" — did you mean "port"?',
+        'procman.toml:2: grace: expected a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"',
+        ".foreman:1: port: expected a number from 1 to 65535, or false for no ports",
+    ]
+    assert caught.value.exit_code == 78
+
+
+def test_env_files_of_a_settings_file_are_relative_to_the_root() -> None:
+    files = [parse_settings(b"env = ['a.env', '/etc/b.env']", "procman.toml")]
+    assert resolve_settings("/app", files=files).env_files == ("/app/a.env", "/etc/b.env")
+    assert resolve_settings("/app", caller={"PROCMAN_ENV_FILES": "a,b"}, files=files).env_files == ("a", "b")
+
+
+# --- the caller's environment ----------------------------------------------------------------------------------------
+
+
+def test_each_setting_has_its_variable() -> None:
+    words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
+    words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
+    caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
+    file = read_caller(caller)
+    assert not file.problems
+    assert set(file.values) == {setting.field for setting in SETTINGS.values()}
+    assert file.values["dotenv_wins"].value is False
+    assert file.values["base_port"] == (1, "PROCMAN_PORT")
+    assert "PROCMAN_ENV_FILES" in VARIABLES
+
+
+def test_identity_and_empty_variables_are_no_settings() -> None:
+    file = read_caller(dict.fromkeys(IDENTITY, "web.1") | {"PROCMAN_PORT": "", "PORT": "x", "PATH": "x"})
+    assert not file.values
+    assert not file.problems
+
+
+def test_unknown_variables_are_told_and_no_error() -> None:
+    settings = resolve_settings("/app", caller={"PROCMAN_PROT": "1", "PROCMAN_OF_SOMEONE_ELSE": "1"})
+    assert [str(problem) for problem in settings.problems] == [
+        "PROCMAN_OF_SOMEONE_ELSE: note: no setting of procman has this name",
+        'PROCMAN_PROT: warning: no setting of procman has this name — did you mean "PROCMAN_PORT"?',
+    ]
+
+
+# --- TOML ------------------------------------------------------------------------------------------------------------
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "port = 7000": ("base_port", 7000),
+    "port = false": ("base_port", None),
+    "port_step = 10": ("port_step", 10),
+    "grace = 5": ("grace_s", 5.0),
+    "grace = 0.5": ("grace_s", 0.5),
+    "grace = 0": ("grace_s", 0.0),
+    "grace = inf": ("grace_s", math.inf),
+    "grace = '10s'": ("grace_s", 10.0),
+    "grace = '500ms'": ("grace_s", 0.5),
+    "grace = '1.5 m'": ("grace_s", 90.0),
+    "grace = '1h'": ("grace_s", 3600.0),
+    "grace = '7'": ("grace_s", 7.0),
+    "override = false": ("dotenv_wins", False),
+    "on_exit = 'fail'": ("on_exit", "fail"),
+    "can_die = ['a', 'b']": ("can_die", ("a", "b")),
+    "restart = 'a, b'": ("restart", ("a", "b")),
+    "quiet = []": ("quiet", ()),
+    "env = '.env,local.env'": ("env_files", (".env", "local.env")),
+    "formation = 'web=2'": ("formation", "web=2"),
+    "formation = { all = 1, web = 2 }": ("formation", "all=1,web=2"),
+    "[formation]\nweb = 2": ("formation", "web=2"),
+    "procfile = 'dev/../Procfile.dev'": ("procfile", "Procfile.dev"),
+    "procfile = '..dev'": ("procfile", "..dev"),
+    "color = 'always'": ("color", "always"),
+    "timestamp = false": ("timestamp", False),
+    "prefix = false": ("prefix", False),
+    "interpolate = true": ("interpolates", True),
+    "env_encoding = 'latin-1'": ("env_encoding", "latin-1"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), VALUES.items(), ids=VALUES)
+def test_toml_value(text: str, expected: tuple[str, Any]) -> None:
+    assert read(text) == dict([expected])
+
+
+WRONG = [
+    "port = 0",
+    "port = 65536",
+    "port = '7000'",
+    "port = true",
+    "port = 7000.0",
+    "port_step = 0",
+    "port_step = -5",
+    "grace = nan",
+    "grace = true",
+    "grace = '10 parsecs'",
+    "grace = '-1s'",
+    "grace = '1m30s'",
+    "grace = '٣s'",
+    "grace = 1979-05-27",
+    "override = 1",
+    "on_exit = 'never'",
+    "on_exit = ['stop']",
+    "can_die = [1]",
+    "can_die = { a = 1 }",
+    "formation = ['web=2']",
+    "formation = { web = '2' }",
+    "formation = { web = -1 }",
+    "procfile = '/etc/Procfile'",
+    "procfile = '../Procfile'",
+    "procfile = 'a/../../b'",
+    "procfile = ''",
+    "color = true",
+    "timestamp = 'no'",
+    "env_encoding = 8",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_toml_wrong_type(text: str) -> None:
+    problems = said(f"# settings\n{text}")
+    assert len(problems) == 1
+    assert problems[0].startswith(f"procman.toml:2: {text.split()[0]}: expected ")
+
+
+def test_toml_lines() -> None:
+    assert said('[process."web"]\ngrace = "x"\n\n[process.worker]\nstop = 1\nenv.A = 1\n[what]\n["port"]\n') == [
+        'procman.toml:7: unknown key "what" — ' + "known: " + ", ".join(SETTINGS),
+        "procman.toml:8: port: expected a number from 1 to 65535, or false for no ports",
+        'procman.toml:2: grace: expected a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"',
+        'procman.toml:5: unknown key "stop" — did you mean "stop_signal"?',
+        "procman.toml:6: env: expected a table of NAME = string",
+    ]
+
+
+def test_toml_that_is_none() -> None:
+    assert said("a = \n")[0].startswith("procman.toml:1:5: not TOML: Invalid value")
+    assert said("port = 1\nport = 2")[0].startswith("procman.toml:2: not TOML: Cannot overwrite a value")
+    assert said("a = " + "[" * 100_000) == ["procman.toml: not TOML that can be read"]
+    assert said("a = " + "9" * 5000) == ["procman.toml: not TOML that can be read"]
+    assert said(".".join("a" * 5000) + " = 1") == ["procman.toml:1: more than 1000 dots in a line"]
+    assert said(b"a = '\xff'") == ["procman.toml:1:6: not UTF-8 — save the file as UTF-8"]
+    assert said("port = 1".encode("utf-16"))[0].startswith("procman.toml: the file is UTF-16")
+
+
+def test_pyproject() -> None:
+    text = "[project]\nname = 'x'\nport = 1\n\n[tool.procman]\nport = 7000\n[tool.procman.process.web]\ngrace = 1\n"
+    file = parse_settings(text.encode(), "dir/pyproject.toml")
+    assert not file.problems
+    assert file.values == {"base_port": (7000, "dir/pyproject.toml:6")}
+    assert str(file.processes["web"].source) == "dir/pyproject.toml:7"
+    assert parse_settings(b"[project]\nname = 1 broken", "pyproject.toml").problems == ()
+    assert said("[tool.procman]\nprot = 1", "pyproject.toml")[0].startswith('pyproject.toml:2: unknown key "prot"')
+    assert said("[tool]\nprocman = 1", "pyproject.toml") == ["pyproject.toml:2: procman is no table"]
+    assert said("[project]\nname = 'procman'", "pyproject.toml") == []
+
+
+def test_process_sections() -> None:
+    text = (
+        "[process.web]\nrestart = 'on-failure'\non_exit = 'ignore'\ngrace = '10s'\nstop_signal = 'INT'\n"
+        "env = { A = 'x', B = '' }\n[process.worker]\nstop_signal = 'sigquit'\n[process.clock]\nstop_signal = 1\n"
+    )
+    processes = resolve_settings("/app", files=[parse_settings(text.encode(), "procman.toml")]).processes
+    web = processes["web"]
+    assert (web.restart, web.on_exit, web.grace_s, web.stop_signal) == ("on-failure", "ignore", 10.0, signal.SIGINT)
+    assert web.env == {"A": "x", "B": ""}
+    assert str(web.source) == "procman.toml:1"
+    worker = processes["worker"]
+    assert (worker.restart, worker.on_exit, worker.grace_s, worker.env) == (None, None, None, {})
+    assert worker.stop_signal == signal.SIGQUIT
+    assert processes["clock"].stop_signal == signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("restart = true", "restart: expected one of no, on-failure, always"),
+        ("on_exit = 'x'", "on_exit: expected one of stop, fail, ignore"),
+        ("grace = '1d'", "grace: expected a number of seconds"),
+        ("stop_signal = 'FOO'", 'stop_signal: expected a signal such as "INT"'),
+        ("stop_signal = 0", "stop_signal: expected a signal"),
+        ("stop_signal = true", "stop_signal: expected a signal"),
+        ("env = { A = 1 }", "env: expected a table of NAME = string"),
+        ("env = { A-B = 'x' }", "env: expected a table of NAME = string"),
+        ("ready = 'tcp'", 'unknown key "ready"'),
+        ("needs = ['db']", 'unknown key "needs"'),
+    ],
+)
+def test_process_sections_wrong(text: str, problem: str) -> None:
+    assert said(f"[process.web]\n{text}")[0].startswith(f"procman.toml:2: {problem}")
+
+
+def test_process_is_a_table_of_tables() -> None:
+    assert said("process = 1") == ["procman.toml:1: process is no table — write [process.web]"]
+    assert said("[process]\nweb = 1") == ["procman.toml:2: write [process.web]"]
+    assert said("[[process]]\nname = 'web'") == ["procman.toml:1: process is no table — write [process.web]"]
+
+
+def test_names_that_the_procfile_does_not_have() -> None:
+    text = b"can_die = 'web,wbe'\nrestart = 'all'\nquiet = ['all']\n[process.wokrer]\ngrace = 1\n[process.web]\n"
+    settings = resolve_settings("/app", files=[parse_settings(text, "procman.toml")])
+    assert [str(problem) for problem in name_problems(settings, ["web", "worker"])] == [
+        'procman.toml:1: unknown process type "wbe" — did you mean "web"?',
+        'procman.toml:3: unknown process type "all" — known: web, worker',
+        'procman.toml:4: unknown process type "wokrer" — did you mean "worker"?',
+    ]
+
+
+# --- .foreman --------------------------------------------------------------------------------------------------------
+
+
+def test_foreman() -> None:
+    text = (
+        "---\n# defaults\nformation: web=2,worker=4   # both\nport: 15000\nprocfile: 'Procfile.dev'\n"
+        'env: ".env,local.env"\r\ntimeout: 10\ncolor: true\ntimestamp: false\nroot: .\napp: shop\nlog:\n'
+    )
+    assert read(text, "dir/.foreman") == {
+        "formation": "web=2,worker=4",
+        "base_port": 15000,
+        "procfile": "Procfile.dev",
+        "env_files": (".env", "local.env"),
+        "grace_s": 10.0,
+        "color": "always",
+        "timestamp": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("prot: 1", 'unknown key "prot" — did you mean "port"?'),
+        ("port:1", "not a plain setting — write"),
+        ("port: [1]", "not a plain setting"),
+        ("formation:\n  web: 2", "not a plain setting"),
+        ("port: abc", "port: expected a number from 1 to 65535"),
+        ("root: app", "the root is fixed before this file is read — give it with -d"),
+        ("port: 1\nport: 2", '"port" is given twice — the other is .foreman:1'),
+        ("env: !ruby/object", "not a plain setting"),
+        ("hunter2", "not a plain setting"),
+        ("env: a" + " " * 20_000, "not a plain setting"),
+    ],
+)
+def test_foreman_wrong(text: str, problem: str) -> None:
+    assert said(text, ".foreman")[0].startswith(f".foreman:{len(text.splitlines())}: {problem}")
+
+
+def test_errors_are_of_our_kind() -> None:
+    with pytest.raises(ProcmanError):
+        resolve_settings("/app", files=[parse_settings(b"\xff", ".foreman")])
