@@ -58,7 +58,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
 @click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
 @click.option("-c", "--concurrency", metavar="TYPE=N,...", help="Counts; the rest runs once.")
-@click.option("-t", "--timeout", metavar="SECONDS", type=Grace(), default=5.0, help="Grace period; inf waits for ever. [5]")
+@click.option("-t", "--timeout", type=Grace(), default=5.0, help="Grace period; `inf`: no limit. [5]")
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), default="stop", help="What one's end means.")
 @click.option("--can-die", metavar="TYPE,...", default="", help="Types whose end does not end the run.")
 @click.option("--restart", metavar="TYPE,...", default="", help="Types that come back after an end; `all` for all.")
