@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pyte
 import pytest
@@ -196,7 +197,7 @@ def test_nothing_but_styles_ever_reaches_the_terminal(stream: bytes, cuts: list[
 
 def _cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    return [stream[start:end] for start, end in zip(places, places[1:], strict=False) if start < end]
+    return [stream[start:end] for start, end in pairwise(places) if start < end]
 
 
 # --- styles that are left open ---
