@@ -117,6 +117,12 @@ class SpawnError(ProcmanError):
     exit_code = 71
 
 
+class OutputFileError(ProcmanError):
+    """A file that procman should write cannot be opened."""
+
+    exit_code = 73
+
+
 class ConfigError(ProcmanError):
     exit_code = 78
 

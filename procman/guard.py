@@ -29,14 +29,20 @@ def run_guarded(supervise: Callable[[int], int]) -> int:
     `guard_fd` reads end of file when the guard dies. The child never returns from here.
     """
     guard_fd, alive_fd = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_standard_streams()
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
         _run_child(supervise, guard_fd)
     os.close(guard_fd)
     return _Guard(child).wait()
+
+
+def flush_standard_streams() -> None:
+    """Write what Python holds back; a stream that was closed when we started is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:

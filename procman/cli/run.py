@@ -13,6 +13,7 @@ import click
 
 from procman.cli.options import App, input_options, load_app
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
+from procman.guard import flush_standard_streams
 from procman.procfile import ProcessType
 from procman.spec import SHELL, ProcessSpec, resolve_one_off, with_arguments
 
@@ -100,8 +101,7 @@ def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> NoReturn:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     os.chdir(spec.cwd)
     env = {**os.environ, **spec.env}
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_standard_streams()
     try:
         os.execvpe(argv[0], argv, env)
     except OSError as error:

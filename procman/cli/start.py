@@ -12,7 +12,7 @@ import click
 
 from procman import sweep
 from procman.cli.options import App, input_options, load_app
-from procman.errors import EXIT_KILLED, SpawnError
+from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
 from procman.guard import run_guarded
@@ -87,9 +87,10 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
         restart=_words(options["restart"]),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    sink_fds = [_open_target(target) for target in options["sinks"]]
     notes = [*app.notes, _formation_note(counts), *_port_notes(specs)]
     os.chdir(settings.root)
-    run = _Run(app, specs, options, notes, name_width(counts))
+    run = _Run(app, specs, options, notes, sink_fds, name_width(counts))
     return run_guarded(run.supervise)
 
 
@@ -118,12 +119,19 @@ class _Run:
     """The supervisor's process: the wiring of loop, supervisor and sinks."""
 
     def __init__(
-        self, app: App, specs: Sequence[ProcessSpec], options: dict[str, Any], notes: list[str], width: int
+        self,
+        app: App,
+        specs: Sequence[ProcessSpec],
+        options: dict[str, Any],
+        notes: list[str],
+        sink_fds: list[int],
+        width: int,
     ) -> None:
         self._app = app
         self._specs = specs
         self._options = options
         self._notes = notes
+        self._sink_fds = sink_fds
         self._width = width
         self._is_terminal = os.isatty(1)
         self._streams: list[Stream] = []
@@ -216,10 +224,10 @@ class _Run:
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
         self._sinks.append(Console(console, style, lambda name: index_of.get(name, 0)))
-        for target in self._options["sinks"]:
+        for fd in self._sink_fds:
             from procman.sinks.jsonl import JsonLines
 
-            stream = Stream(self._loop, _open_target(target), lambda reason: None, on_room)
+            stream = Stream(self._loop, fd, lambda reason: None, on_room)
             self._streams.append(stream)
             self._sinks.append(JsonLines(stream))
 
@@ -272,9 +280,17 @@ def _wants_colour(options: dict[str, Any], is_terminal: bool) -> bool:
 
 
 def _open_target(target: str) -> int:
+    """Return the descriptor of `jsonl:fd=3` or `jsonl:FILE`, close-on-exec so that no child has it."""
     kind, _, place = target.partition(":")
-    if kind != "jsonl" or not place:
+    if kind != "jsonl" or not place or (place.startswith("fd=") and not place[3:].isdecimal()):
         raise click.UsageError(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
-    if place.startswith("fd="):
-        return int(place[3:])
-    return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if place.startswith("fd="):
+            fd = int(place[3:])
+            os.set_inheritable(fd, False)
+            return fd
+        # Private, and never through a link that somebody else has planted.
+        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "no such descriptor"
+        raise OutputFileError(f"--sink {target}: {reason}") from None

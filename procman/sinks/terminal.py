@@ -24,7 +24,7 @@ _SEQUENCE = re.compile(
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
 )
 _UNFINISHED = re.compile(
-    rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*|\xc2|\r)\Z"
+    rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*|\xc2)\Z"
 )
 _HARMLESS = bytes(byte for byte in range(256) if byte in b"\t\n" or (byte >= 0x20 and byte not in (0x7F, 0xC2)))
 MAX_PARAMETERS_BYTES = 64
@@ -33,11 +33,12 @@ MAX_PARAMETERS_BYTES = 64
 class Screen:
     """The filter of one instance: it remembers the open style and an escape sequence cut by a chunk's end."""
 
-    __slots__ = ("_styles", "_unfinished")
+    __slots__ = ("_is_returned", "_styles", "_unfinished")
 
     def __init__(self) -> None:
         self._styles: dict[int, bytes] = {}  # style -> its SGR parameters
         self._unfinished = b""
+        self._is_returned = False  # by a carriage return with nothing behind it yet
 
     def cleaned(self, block: bytes, prefix: bytes) -> bytes:
         """Return what the terminal gets for `block`, without the prefixes at line starts.
@@ -48,22 +49,31 @@ class Screen:
         self._unfinished = b""
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n")  # a pty does that once a child has set its modes back to sane
-        if not self._styles and not block.translate(None, _HARMLESS):
+        if not self._styles and not self._is_returned and not block.translate(None, _HARMLESS):
             return block
         unfinished = _UNFINISHED.search(block)
         if unfinished:
             block = block[: unfinished.start()]
             self._unfinished = _shortened(unfinished)
-        return b"\n".join(self._line(line, prefix) if line else line for line in block.split(b"\n"))
+        *lines, rest = block.split(b"\n")
+        shown = []
+        for line in lines:
+            shown.append(self._line(line, prefix) if line else line)
+            self._is_returned = False
+        return b"\n".join([*shown, self._line(rest, prefix)])
 
     def _line(self, line: bytes, prefix: bytes) -> bytes:
         drawn = []
-        for part in line.split(b"\r"):
+        for at, part in enumerate(line.split(b"\r")):
+            if at:
+                self._is_returned = True
             opening = b"\x1b[" + b";".join(self._styles.values()) + b"m" if self._styles else b""
             text = _SEQUENCE.sub(self._keep_style, part)
-            drawn.append(opening + text + (RESET if self._styles else b"") if text else b"")
-        start, *redrawn = drawn
-        return start + b"".join(ERASE_LINE + prefix + text for text in redrawn if text)
+            if text:
+                redraw = ERASE_LINE + prefix if self._is_returned else b""
+                self._is_returned = False
+                drawn.append(redraw + opening + text + (RESET if self._styles else b""))
+        return b"".join(drawn)
 
     def _keep_style(self, found: re.Match[bytes]) -> bytes:
         parameters = found["parameters"]
