@@ -373,7 +373,7 @@ DRAWABLE = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(DRAWABLE)
 @example(b"a\x1b[38;5;208mb\x1b]0;t\x1b\\c\r\nd\re\x1b[0m\n")
 def test_every_cut_shows_the_same(stream: bytes) -> None:
