@@ -91,8 +91,6 @@ class Multiplexer:
             os.close(feed.fd)
             feed.fd = -1
         self._end_line(feed)
-        if self._streaming is feed:
-            self._end_streaming()
 
     def resume(self) -> None:
         """Read again: the sinks have room, or the line that had the stream for itself has ended."""
@@ -104,8 +102,8 @@ class Multiplexer:
             self._watch_silence()
 
     def emit(self, event: Event) -> None:
-        """Pass an event on in its place: behind what its instance wrote, and never inside another's long line."""
-        if self._streaming is None or self._streaming.name == event.name:
+        """Pass an event on in its place: behind what its instance wrote, and never inside a long line."""
+        if self._streaming is None:
             self._emit(event)
         else:
             self._delayed.append(event)
@@ -154,13 +152,16 @@ class Multiplexer:
 
     def _send(self, feed: Feed, block: bytes) -> None:
         self._last = feed
-        self.emit(Output(feed.name, time.time(), block))
+        send = self._emit if feed is self._streaming else self.emit
+        send(Output(feed.name, time.time(), block))
 
     def _end_line(self, feed: Feed) -> None:
         if feed.pieces or feed.is_open:
             feed.pieces.append(b"\n")
             feed.is_open = False
             self._send(feed, self._release(feed))
+        if self._streaming is feed:
+            self._end_streaming()
 
     # --- partial lines ---
 
@@ -236,6 +237,6 @@ class Multiplexer:
         delayed, self._delayed = self._delayed, []
         for event in delayed:
             self._emit(event)
-        if self._partial:
+        if self._partial and self._prompt_timer is None:
             self._show_prompts()
         self.resume()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 from procman.events import Event, Output
@@ -13,6 +14,7 @@ class JsonLines:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}  # of lines that come in pieces
 
     @property
     def is_full(self) -> bool:
@@ -36,9 +38,16 @@ class JsonLines:
             self._write_output(event, rest, True)
 
     def _write_output(self, event: Output, line: bytes, is_partial: bool) -> None:
-        text = line.decode("utf-8", "replace")
+        decoder = self._decoders.pop(event.name, None) or _decoder()
+        text = decoder.decode(line, final=not is_partial)
+        if is_partial:
+            self._decoders[event.name] = decoder  # a character may be cut between two pieces
         partial = {"partial": True} if is_partial else {}
         self._write_object({"event": "output", "name": event.name, "at": event.at, "line": text, **partial})
 
     def _write_object(self, record: dict[str, object]) -> None:
         self._stream.write(json.dumps(record).encode() + b"\n")
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")

@@ -23,8 +23,10 @@ _SEQUENCE = re.compile(
     rb"|\xc2(?![\xa0-\xbf])[\x80-\x9f]?"
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
 )
+# Or a character: a style that ends between its bytes would break it.
 _UNFINISHED = re.compile(
-    rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*|\xc2)\Z"
+    rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*"
+    rb"|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z"
 )
 _HARMLESS = bytes(byte for byte in range(256) if byte in b"\t\n" or (byte >= 0x20 and byte not in (0x7F, 0xC2)))
 MAX_PARAMETERS_BYTES = 64
