@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from procman.errors import NOTE, REFUSED, WARNING, ConfigError, Problem, SourceRef, did_you_mean, quoted, read_text
+from procman.errors import (
+    NOTE,
+    REFUSED,
+    WARNING,
+    ConfigError,
+    Problem,
+    SourceRef,
+    capped,
+    did_you_mean,
+    quoted,
+    read_text,
+)
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
 
 DEFAULT = "default"
@@ -407,50 +418,58 @@ _Lines = Mapping[tuple[str, ...], int]
 
 
 def _settings_of(table: dict[str, Any], path: str, lines: _Lines, inside: tuple[str, ...]) -> SettingsFile:
-    problems: list[Problem] = []
+    values: dict[str, Given] = {}
     processes: dict[str, ProcessSettings] = {}
-    sections = table.get("process", {})
-    if isinstance(sections, dict):
-        for name, section in sections.items():
-            where = (*inside, "process", name)
-            source = _source(path, lines, where)
-            if isinstance(section, dict):
-                fields, wrong = _fields(section, PROCESS_SETTINGS, path, lines, where)
-                processes[name] = ProcessSettings(source, **{field: given.value for field, given in fields.items()})
-                problems += wrong
-            else:
-                problems.append(Problem(REFUSED, f"write [process.{name[:60]}]", source))
-    else:
-        source = _source(path, lines, (*inside, "process"))
-        problems.append(Problem(REFUSED, "process is no table", source, "write [process.web]"))
     own = {key: value for key, value in table.items() if key != "process"}
-    values, wrong = _fields(own, SETTINGS, path, lines, inside)
-    return SettingsFile(path, values, processes, (*wrong, *problems))
+    problems = [
+        *capped(_fields(own, SETTINGS, path, lines, inside, values), path),
+        *capped(_sections(table.get("process", {}), path, lines, (*inside, "process"), processes), path),
+    ]
+    return SettingsFile(path, values, processes, tuple(problems))
+
+
+def _sections(
+    sections: Any, path: str, lines: _Lines, inside: tuple[str, ...], processes: dict[str, ProcessSettings]
+) -> Iterator[Problem]:
+    """Put what each [process.NAME] says into `processes`; yield what is wrong."""
+    if not isinstance(sections, dict):
+        yield Problem(REFUSED, "process is no table", _source(path, lines, inside), "write [process.web]")
+        return
+    for name, section in sections.items():
+        source = _source(path, lines, (*inside, name))
+        if not isinstance(section, dict):
+            yield Problem(REFUSED, f"process.{name[:60]} is no table", source, "write [process.web]")
+            continue
+        fields: dict[str, Given] = {}
+        yield from _fields(section, PROCESS_SETTINGS, path, lines, (*inside, name), fields)
+        processes[name] = ProcessSettings(source, **{field: given.value for field, given in fields.items()})
 
 
 def _fields(
-    table: dict[str, Any], known: Mapping[str, _Setting], path: str, lines: _Lines, inside: tuple[str, ...]
-) -> tuple[dict[str, Given], list[Problem]]:
-    """Return the fields of one TOML table, and what is wrong with it."""
-    fields: dict[str, Given] = {}
-    problems: list[Problem] = []
+    table: dict[str, Any],
+    known: Mapping[str, _Setting],
+    path: str,
+    lines: _Lines,
+    inside: tuple[str, ...],
+    fields: dict[str, Given],
+) -> Iterator[Problem]:
+    """Put the values of one TOML table into `fields`; yield what is wrong."""
     for key, raw in table.items():
         source = _source(path, lines, (*inside, key))
         if key not in known:
-            problems.append(Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known)))
+            yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known))
             continue
         field, kind, _ = known[key]
         value = _value(kind, kind.from_toml, raw)
         if isinstance(value, _Wrong):
-            problems.append(Problem(REFUSED, f"{key}: expected {value.expected}", source))
+            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
         else:
             fields[field] = Given(value, str(source))
-    return fields, problems
 
 
 _TOML_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _TOML_KEYS = rf"{_TOML_PART}(?:[ \t]*\.[ \t]*{_TOML_PART})*"
-_TOML_LINE = re.compile(rf"[ \t]*(?:(\[\[?)[ \t]*({_TOML_KEYS})|({_TOML_KEYS})[ \t]*=)")
+_TOML_LINE = rf"[ \t]*(?:(\[\[?)[ \t]*({_TOML_KEYS})|({_TOML_KEYS})[ \t]*=)"
 
 
 def _toml_lines(text: str) -> dict[tuple[str, ...], int]:
@@ -458,7 +477,7 @@ def _toml_lines(text: str) -> dict[tuple[str, ...], int]:
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.split("\n"), 1):
-        if found := _TOML_LINE.match(line):
+        if found := re.match(_TOML_LINE, line):
             parts = tuple(part.strip("\"'") for part in re.findall(_TOML_PART, found[2] or found[3]))
             key = parts if found[1] else table + parts
             if found[1]:
@@ -480,7 +499,7 @@ def _source(path: str, lines: _Lines, key: tuple[str, ...]) -> SourceRef:
 MAX_LINE = 10_000
 """Characters of a line in .foreman: the search for a comment takes time that grows with the square of its blanks."""
 
-_YAML_LINE = re.compile(
+_YAML_LINE = (
     r"""([A-Za-z_-]+)[ \t]*:(?:[ \t]+|$)(?:"([^"\\]*)"|'([^']*)'|([^"'\[{&*!|>%@`#].*?)|)(?:[ \t]*$|[ \t]+#.*)"""
 )
 
@@ -488,18 +507,21 @@ _YAML_LINE = re.compile(
 def _parse_foreman(text: str, path: str) -> SettingsFile:
     """Read the flat part of YAML that Foreman's settings need: `key: value`, comments, quotes."""
     values: dict[str, Given] = {}
-    problems: list[Problem] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    problems = capped(_foreman_lines(text.replace("\r\n", "\n").split("\n"), path, values), path)
+    return SettingsFile(path, values, problems=tuple(problems))
+
+
+def _foreman_lines(lines: Iterable[str], path: str, values: dict[str, Given]) -> Iterator[Problem]:
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#") or line.rstrip() in ("---", "..."):
             continue
-        found = _YAML_LINE.fullmatch(line) if len(line) <= MAX_LINE else None
+        found = re.fullmatch(_YAML_LINE, line) if len(line) <= MAX_LINE else None
         source = SourceRef(path, number)
         if found is None:
-            problems.append(Problem(REFUSED, "not a plain setting", source, 'write "key: value"'))
+            yield Problem(REFUSED, "not a plain setting", source, 'write "key: value"')
             continue
-        key, word = found[1], next((group for group in found.groups()[1:] if group is not None), "")
-        problems += _foreman_setting(key, word, source, values)
-    return SettingsFile(path, values, problems=tuple(problems))
+        word = next((group for group in found.groups()[1:] if group is not None), "")
+        yield from _foreman_setting(found[1], word, source, values)
 
 
 def _foreman_setting(key: str, word: str, source: SourceRef, values: dict[str, Given]) -> Iterator[Problem]:

@@ -71,7 +71,7 @@ def parse_env(data: bytes, path: str, encoding: str = "utf-8", *, interpolates: 
     if text.lstrip()[:1] == "{":
         problems.append(Problem(REFUSED, "the file is JSON", SourceRef(path), "write one NAME=value on each line"))
         return EnvFile(path, (), tuple(problems))
-    if blanks := _LONG_BLANKS.search(text):
+    if blanks := re.search(_LONG_BLANKS, text):
         place = SourceRef(path, *_place(text[: blanks.start()]))
         problems.append(Problem(REFUSED, f"more than {MAX_BLANKS} blanks in a row", place, "remove them"))
         return EnvFile(path, (), tuple(problems))
@@ -104,8 +104,9 @@ def is_disabled(caller: Mapping[str, str]) -> bool:
 
 # --- the parser's statements -----------------------------------------------------------------------------------------
 
-_LONG_BLANKS = re.compile(rf"(?<![^\S\r\n])[^\S\r\n]{{{MAX_BLANKS + 1}}}")
-_HEADER = re.compile(r"#[ \t]*procman:[ \t]*(.*)")
+# The expressions of this module are texts, which `re` compiles when one is first used: a run without a `.env` saves it.
+_LONG_BLANKS = rf"(?<![^\S\r\n])[^\S\r\n]{{{MAX_BLANKS + 1}}}"
+_HEADER = r"#[ \t]*procman:[ \t]*(.*)"
 
 
 class _Statement(NamedTuple):
@@ -145,7 +146,7 @@ def _has_header(text: str) -> bool:
         word = line.strip()
         if word and not word.startswith("#"):
             return False
-        header = _HEADER.fullmatch(word)
+        header = re.fullmatch(_HEADER, word)
         if header and header[1] == "interpolate":
             return True
     return False
@@ -185,7 +186,7 @@ def _read(text: str, path: str, line: int, interpolates: bool) -> Iterator[Bindi
 
 
 def _odd_header(statement: _Statement, interpolates: bool) -> Iterator[Problem]:
-    header = _HEADER.fullmatch(statement.text)
+    header = re.fullmatch(_HEADER, statement.text)
     if header and header[1].strip() != "interpolate":
         yield Problem(WARNING, "unknown header", statement.source, 'known: "# procman: interpolate"')
     elif header and not interpolates:
@@ -195,12 +196,12 @@ def _odd_header(statement: _Statement, interpolates: bool) -> Iterator[Problem]:
 
 # --- what is wrong with a statement ----------------------------------------------------------------------------------
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_HEAD = re.compile(r"(?:export[^\S\r\n]+)?([^=#\s]+)([^\S\r\n]*)=([^\S\r\n]*)(['\"]?)")
-_COLON = re.compile(r"(?:export[^\S\r\n]+)?[A-Za-z_][A-Za-z0-9_.]*[^\S\r\n]*:")
-_QUOTED = {"'": re.compile(r"'(?:[^'\\]++|\\.)*+'", re.DOTALL), '"': re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)}
-_OPENS_AGAIN = re.compile(r"[^\S\n]*(?:export[^\S\n]+)?[A-Za-z_][A-Za-z0-9_.]*[^\S\n]*=[^\S\n]*")
-_ASSIGNMENT_INSIDE = re.compile(r"\n[^\S\n]*(?:export[^\S\n]+)?[A-Z_][A-Z0-9_]*=[^=\s'\"]")
+NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
+_HEAD = r"(?:export[^\S\r\n]+)?([^=#\s]+)([^\S\r\n]*)=([^\S\r\n]*)(['\"]?)"
+_COLON = rf"(?:export[^\S\r\n]+)?{NAME}[^\S\r\n]*:"
+_QUOTED = {"'": r"(?s)'(?:[^'\\]++|\\.)*+'", '"': r'(?s)"(?:[^"\\]++|\\.)*+"'}
+_OPENS_AGAIN = rf"[^\S\n]*(?:export[^\S\n]+)?{NAME}[^\S\n]*=[^\S\n]*"
+_ASSIGNMENT_INSIDE = r"\n[^\S\n]*(?:export[^\S\n]+)?[A-Z_][A-Z0-9_]*=[^=\s'\"]"
 
 _WRITE = 'write NAME=value, or start the line with "#"'
 
@@ -208,7 +209,7 @@ _WRITE = 'write NAME=value, or start the line with "#"'
 def _faults(statement: _Statement) -> Iterator[Problem]:
     """Yield what keeps a statement from being an assignment that every reader would read alike."""
     text, source = statement.text, statement.source
-    head = _HEAD.match(text)
+    head = re.match(_HEAD, text)
     if head is None:
         yield _no_assignment(text, source)
         return
@@ -216,14 +217,14 @@ def _faults(statement: _Statement) -> Iterator[Problem]:
         yield fault
     elif statement.is_error or statement.value is None:
         yield _no_assignment(text, source)
-    elif head[1] == f"'{statement.name}'" and NAME.fullmatch(head[1][1:-1]):
+    elif head[1] == f"'{statement.name}'" and re.fullmatch(NAME, head[1][1:-1]):
         yield Problem(AMBIGUOUS, "quotes around the name", source, "write NAME=value", is_kept=True)
-    elif not NAME.fullmatch(head[1]):
+    elif not re.fullmatch(NAME, head[1]):
         yield _bad_name(head[1], source._replace(column=source.column + head.start(1)))
 
 
 def _no_assignment(text: str, source: SourceRef) -> Problem:
-    if colon := _COLON.match(text):
+    if colon := re.match(_COLON, text):
         place = source._replace(column=source.column + colon.end() - 1)
         return Problem(AMBIGUOUS, "':' where '=' should be", place, "write NAME=value")
     if "=" in text:
@@ -232,7 +233,7 @@ def _no_assignment(text: str, source: SourceRef) -> Problem:
 
 
 def _bad_name(name: str, source: SourceRef) -> Problem:
-    valid = NAME.match(name)
+    valid = re.match(NAME, name)
     at = valid.end() if valid else 0
     what = "a name cannot start with" if at == 0 else "a name cannot have"
     hint = 'use only A-Z, a-z, 0-9 and "_", and no digit first'
@@ -243,12 +244,12 @@ def _bad_name(name: str, source: SourceRef) -> Problem:
 
 def _quote_fault(text: str, head: re.Match[str], source: SourceRef) -> Problem | None:
     """Say what is wrong with a quoted value; `source` is its opening quote."""
-    closed = _QUOTED[head[4]].match(text, head.start(4))
+    closed = re.compile(_QUOTED[head[4]]).match(text, head.start(4))
     if closed is None:
         return Problem(AMBIGUOUS, "quote opened here never closes", source, f"close it with {head[4]}")
     inside = closed[0][1:-1]
     last_line = source.line + inside.count("\n")
-    if "\n" in inside and _OPENS_AGAIN.fullmatch(inside, inside.rindex("\n") + 1):
+    if "\n" in inside and re.fullmatch(_OPENS_AGAIN, inside[inside.rindex("\n") + 1 :]):
         message = f"quote opened here closes on line {last_line}, where the next assignment opens one"
         return Problem(AMBIGUOUS, message, source, "close it on its own line")
     rest = text[closed.end() :].lstrip()
@@ -265,7 +266,7 @@ def _quote_fault(text: str, head: re.Match[str], source: SourceRef) -> Problem |
 
 
 def _bind(statement: _Statement, interpolates: bool) -> Iterator[Binding | Problem]:
-    head = _HEAD.match(statement.text)
+    head = re.match(_HEAD, statement.text)
     if head is None or statement.name is None or statement.value is None:
         return  # never: _faults would have said so
     source = statement.source._replace(column=0)
@@ -309,11 +310,11 @@ def _unquoted_doubts(raw: str, value: str) -> _Doubts:
 
 
 def _quoted_doubts(raw: str, quote: str) -> _Doubts:
-    closed = _QUOTED[quote].match(raw)
+    closed = re.match(_QUOTED[quote], raw)
     inside = closed[0] if closed else ""
     if quote == "'" and ("\\'" in inside or "\\\\" in inside):
         yield NOTE, "\\' and \\\\ stand for ' and \\ even in single quotes; other tools keep both", "use double quotes"
-    if _ASSIGNMENT_INSIDE.search(inside):
+    if re.search(_ASSIGNMENT_INSIDE, inside):
         yield WARNING, "lines inside the quotes read like assignments", "is the closing quote where it should be?"
     if raw[len(inside) :].lstrip()[:1] == "#":
         yield NOTE, "Foreman reads the comment as part of the value", "write the comment above"
@@ -321,8 +322,8 @@ def _quoted_doubts(raw: str, quote: str) -> _Doubts:
 
 # --- interpolation ---------------------------------------------------------------------------------------------------
 
-_REFERENCE = re.compile(r"([\\$]?)\$\{([^}]*)(\}?)")
-_REFERRED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)(?::-(.*))?", re.DOTALL)
+_REFERENCE = r"([\\$]?)\$\{([^}]*)(\}?)"
+_REFERRED = rf"(?s)({NAME})(?::-(.*))?"
 
 
 class _Known(NamedTuple):
@@ -371,7 +372,7 @@ def _replaced(binding: Binding, known: _Known, room: int) -> tuple[str | None, l
     parts: list[str] = []
     problems: dict[Problem, None] = {}  # each once
     at = 0
-    for reference in _REFERENCE.finditer(binding.value):
+    for reference in re.finditer(_REFERENCE, binding.value):
         text, problem = _meaning(reference, binding, known)
         if problem:
             problems[problem] = None
@@ -390,7 +391,7 @@ def _replaced(binding: Binding, known: _Known, room: int) -> tuple[str | None, l
 def _meaning(reference: re.Match[str], binding: Binding, known: _Known) -> tuple[str, Problem | None]:
     """Return what stands for a reference, and what is to be said about it."""
     escape, inside, end = reference.groups()
-    form = _REFERRED.fullmatch(inside)
+    form = re.fullmatch(_REFERRED, inside)
     if fault := _odd_form(escape, inside, end, form):
         return "", Problem(AMBIGUOUS, fault, binding.source, "write ${NAME} or ${NAME:-default}, or use single quotes")
     name, default = form.groups() if form else ("", None)

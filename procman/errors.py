@@ -180,7 +180,7 @@ _WIDE_MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
-_DAMAGE = re.compile("[\0\udc80-\udcff]")
+_DAMAGE = "[\0\ud800-\udfff]"
 
 
 def read_text(
@@ -198,15 +198,18 @@ def read_text(
             return "", [Problem(REFUSED, f"the file is {name}, not UTF-8", SourceRef(path), hint)]
     if b"\0" in data[:2] and len(data) > 2:
         return "", [Problem(REFUSED, "NUL in the first character: UTF-16, or no text at all", SourceRef(path, 1), hint)]
-    text = data.decode("utf-8", "surrogateescape").lstrip("\ufeff")
-    return _without_damage(text, path, hint)
+    try:
+        text = data.decode("utf-8").lstrip("\ufeff")
+    except UnicodeDecodeError:
+        return _without_damage(data.decode("utf-8", "surrogateescape").lstrip("\ufeff"), path, hint)
+    return _without_damage(text, path, hint) if "\0" in text else (text, [])
 
 
 def _read_other(data: bytes, path: str, encoding: str, hint: str) -> tuple[str, list[Problem]]:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line, column = place_in(data[: error.start].decode(encoding, "replace"))
+        line, column = place_in(data[: error.start].decode("latin-1"))  # some codecs know no "replace"
         return "", [Problem(REFUSED, f"not {encoding}", SourceRef(path, line, column), hint)]
     except (LookupError, ValueError):  # a NUL in the name is a ValueError, and so is what odd codecs raise
         return "", [Problem(REFUSED, f"{quoted(encoding)} is no encoding of text", SourceRef(path), hint)]
@@ -214,14 +217,14 @@ def _read_other(data: bytes, path: str, encoding: str, hint: str) -> tuple[str, 
 
 
 def _without_damage(text: str, path: str, hint: str) -> tuple[str, list[Problem]]:
-    if not _DAMAGE.search(text):
+    if not re.search(_DAMAGE, text):
         return text, []
-    return _DAMAGE.sub("\ufffd", text), capped(_damages(text, path, hint), path)
+    return re.sub(_DAMAGE, "\ufffd", text), capped(_damages(text, path, hint), path)
 
 
 def _damages(text: str, path: str, hint: str) -> Iterator[Problem]:
     for number, line in enumerate(text.split("\n"), 1):
-        if damage := _DAMAGE.search(line):
+        if damage := re.search(_DAMAGE, line):
             what, fix = ("NUL character", "remove it") if damage[0] == "\0" else ("not UTF-8", hint)
             yield Problem(REFUSED, what, SourceRef(path, number, damage.start() + 1), fix)
 

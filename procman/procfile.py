@@ -158,16 +158,14 @@ def _read_entry(line: str, source: SourceRef) -> Iterator[ProcessType | Problem]
         if command.startswith("//") and not blank:
             message = f'read as process type {quoted(name)} with a command that starts with "//"'
             yield Problem(WARNING, message, source, 'start the line with "#", or put a blank after ":"')
-        elif "=" in command.split(None, 1)[0] and _ONLY_ASSIGNMENTS.fullmatch(command):
+        elif "=" in command.split(None, 1)[0] and re.fullmatch(_ONLY_ASSIGNMENTS, command):
             message = f"the command of {quoted(name)} only sets variables and ends at once"
             yield Problem(WARNING, message, source, "put variables into .env")
 
 
 # A word may be quoted in parts. Each assignment ends at a blank, so that there is one way to match, and linear time.
 _ASSIGNMENT = r"""[A-Za-z_][A-Za-z0-9_]*=(?:[^\s'";&|<>()`]|'[^']*'|"[^"]*")*"""
-_ONLY_ASSIGNMENTS = re.compile(rf"{_ASSIGNMENT}(?:[ \t]+{_ASSIGNMENT})*")
-
-_NAME = re.compile(r"[A-Za-z0-9_-]*")
+_ONLY_ASSIGNMENTS = rf"{_ASSIGNMENT}(?:[ \t]+{_ASSIGNMENT})*"
 
 
 def _why_no_entry(line: str, source: SourceRef) -> Problem:
@@ -177,7 +175,7 @@ def _why_no_entry(line: str, source: SourceRef) -> Problem:
         return Problem(AMBIGUOUS, message, source._replace(column=column), hint)
 
     text = line.lstrip()
-    name = _NAME.match(text)
+    name = re.match(r"[A-Za-z0-9_-]*", text)
     end = name.end() if name else 0
     rest, shown = text[end:].lstrip(), text[:end][:60]
     if text != line:

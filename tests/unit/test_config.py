@@ -304,7 +304,7 @@ def test_process_sections_wrong(text: str, problem: str) -> None:
 
 def test_process_is_a_table_of_tables() -> None:
     assert said("process = 1") == ["procman.toml:1: process is no table — write [process.web]"]
-    assert said("[process]\nweb = 1") == ["procman.toml:2: write [process.web]"]
+    assert said("[process]\nweb = 1") == ["procman.toml:2: process.web is no table — write [process.web]"]
     assert said("[[process]]\nname = 'web'") == ["procman.toml:1: process is no table — write [process.web]"]
 
 
