@@ -1,0 +1,241 @@
+"""Who may import whom, and what may be loaded before the first child runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "procman"
+
+# The floors of the architecture. A room may import the rooms named, and `errors`.
+FLOOR_0_TO_2 = (
+    "procfile environment config formation ports spec events lifecycle restart readiness "
+    "kernel loop process output ring probes services watch guard sweep sinks"
+)
+ROOMS = {
+    "__init__": "",
+    "errors": "",
+    "procfile": "",
+    "environment": "",
+    "config": "ports",
+    "formation": "procfile environment config ports",
+    "ports": "",
+    "spec": "procfile environment config formation ports restart readiness",
+    "kernel": "",
+    "events": "",
+    "lifecycle": "",
+    "restart": "events",
+    "readiness": "",
+    "loop": "",
+    "process": "spec loop",
+    "output": "events loop",
+    "probes": "loop process readiness",
+    "services": "loop readiness",
+    "watch": "loop",
+    "guard": "kernel sweep",
+    "sweep": "kernel",
+    "ring": "events",
+    "sinks": "events loop",
+    "sinks/stream": "events loop",
+    "sinks/terminal": "",
+    "sinks/console": "events loop kernel sinks/stream sinks/terminal",
+    "sinks/jsonl": "events loop sinks/stream",
+    "sinks/file": "events loop sinks/stream",
+    "sinks/syslog": "events loop sinks/stream",
+    "sinks/http": "events loop",
+    "supervisor": FLOOR_0_TO_2,
+    "control": "",
+    "control/protocol": "events",
+    "control/server": "control/protocol loop supervisor",
+    "control/client": "control/protocol",
+    "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
+    "tui": "control/client control/protocol",
+    "cli": "*",
+    "__main__": "cli",
+}
+# Whole rooms: each file in them follows the one row.
+SHARED_ROOMS = ("cli", "exporters", "tui")
+THIRD_PARTY = {
+    "click": ("cli",),
+    "dotenv": ("environment",),
+    "psutil": ("sweep", "control/ps", "cli"),
+    "colorama": ("sinks/console",),
+    "watchfiles": ("watch",),
+    "textual": ("tui",),
+    "rich": ("tui",),
+}
+
+
+def room_of(path: Path) -> str:
+    """Return the row of the table that the file belongs to."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[0] in SHARED_ROOMS:
+        return parts[0]
+    return "/".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def room_of_module(module: str) -> str:
+    path = PACKAGE / Path(*module.split(".")[1:])
+    return room_of(path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py")
+
+
+def imported(source: str) -> set[str]:
+    """Return the modules that a file imports, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                # `from procman import sweep` names a module, `from procman.loop import Loop` does not.
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if _is_module(whole) else str(node.module))
+    return found
+
+
+def _is_module(name: str) -> bool:
+    path = REPOSITORY / Path(*name.split("."))
+    return name.startswith("procman.") and (path.with_suffix(".py").exists() or path.is_dir())
+
+
+def may_import(room: str, other: str) -> bool:
+    allowed = ROOMS[room].split()
+    if other in ("errors", "__init__", room) or "*" in allowed:
+        return True
+    if room != "cli" and other == "cli" and room != "__main__":
+        return False
+    return other in allowed or other.partition("/")[0] in allowed
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_arrow_is_in_the_table(path: Path) -> None:
+    room = room_of(path)
+    assert room in ROOMS, f"{room} is in no row of the table"
+    for module in imported(path.read_text()):
+        top = module.partition(".")[0]
+        if top == "procman":
+            other = room_of_module(module)
+            assert may_import(room, other), f"{room} must not import {other}"
+        elif top not in sys.stdlib_module_names:
+            assert room in THIRD_PARTY.get(top, ()), f"{room} must not import {top}"
+
+
+def test_this_test_sees_an_arrow() -> None:
+    source = """
+def lazy():
+    from procman import supervisor
+    from procman.cli.main import main
+    import psutil, os.path
+"""
+    assert imported(source) == {"procman.supervisor", "procman.cli.main", "psutil", "os.path"}
+    assert not may_import("loop", "process")
+    assert not may_import("supervisor", "cli")
+    assert not may_import("errors", "events")
+    assert not may_import("sinks/jsonl", "sinks/terminal")
+    assert may_import("supervisor", "sinks/console")
+
+
+def test_errors_import_nothing_of_ours() -> None:
+    assert not [module for module in imported((PACKAGE / "errors.py").read_text()) if module.startswith("procman")]
+
+
+def test_start_of_every_file() -> None:
+    for path in FILES:
+        text = path.read_text()
+        tree = ast.parse(text)
+        has_code = any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body)
+        assert not has_code or "from __future__ import annotations" in text, path
+
+
+# --- before the first spawn ------------------------------------------------------------------------------------------
+
+# Told by the audit event of the interpreter itself, in the forked supervisor, right before the first child.
+WATCHER = """
+import os, sys
+at_start = set(sys.modules)
+report = os.environ.pop("TEST_REPORT")
+
+def watch(event, args):
+    if event == "os.posix_spawn" and not os.path.exists(report):
+        with open(report, "w") as file:
+            file.write("\\n".join(set(sys.modules) - at_start))
+
+sys.addaudithook(watch)
+from procman.cli.main import main
+sys.argv = ["procman", "start"]
+main()
+"""
+
+NEVER = [
+    *("asyncio", "logging", "json", "psutil", "argparse", "subprocess", "selectors", "socket", "shlex"),
+    *("colorama", "ctypes"),
+]
+ONLY_WITH = {"dotenv": ".env", "tomllib": "procman.toml"}
+
+# What resolves and spawns; the sinks and everything else come after the first child.
+NEEDED = {
+    "",
+    *(".cli", ".cli.main", ".cli.options", ".cli.start"),
+    *(".config", ".environment", ".errors", ".events", ".formation", ".guard", ".kernel", ".lifecycle", ".loop"),
+    *(".ports", ".process", ".procfile", ".restart", ".spec", ".supervisor", ".sweep"),
+}
+
+
+def modules_at_first_spawn(root: Path) -> set[str]:
+    report = root / "modules"
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHER],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEST_REPORT": str(report)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert report.exists(), done.stderr
+    assert done.returncode == 0, done.stderr
+    return set(report.read_text().split("\n"))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    root = tmp_path_factory.mktemp("plain")
+    (root / "Procfile").write_text("web: true\n")
+    return modules_at_first_spawn(root)
+
+
+@pytest.mark.parametrize("name", [*NEVER, *ONLY_WITH])
+def test_never_loaded_before_the_first_child(plain: set[str], name: str) -> None:
+    assert not [module for module in plain if module.partition(".")[0] == name]
+
+
+def test_ours_before_the_first_child(plain: set[str]) -> None:
+    ours = {module.removeprefix("procman") for module in plain if module.partition(".")[0] == "procman"}
+    assert ".supervisor" in ours, "the watcher saw nothing"
+    assert len(ours) <= len(NEEDED), f"{len(ours)} modules of ours; not known as needed: {sorted(ours - NEEDED)}"
+    assert not [module for module in ours if module.startswith((".sinks", ".output", ".control", ".ring", ".tui"))]
+
+
+def test_all_together_stay_few(plain: set[str]) -> None:
+    """Click brings most of them; this is a ceiling against a careless import."""
+    assert len(plain) < 170, json.dumps(sorted(plain))
+
+
+def test_dotenv_is_loaded_for_a_file_only(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: true\n")
+    (tmp_path / ".env").write_text("NAME=value\n")
+    loaded = modules_at_first_spawn(tmp_path)
+    assert "dotenv.parser" in loaded
+    assert not [module for module in loaded if module.partition(".")[0] in ("asyncio", "json", "psutil", "argparse")]
