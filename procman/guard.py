@@ -23,10 +23,10 @@ KILL_WAIT_S = 2.0
 POLL_S = 0.01
 
 
-def run_guarded(supervise: Callable[[int], int]) -> int:
+def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
 
-    `guard_fd` reads end of file when the guard dies. The child never returns from here.
+    `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes. The child never returns.
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
@@ -35,7 +35,7 @@ def run_guarded(supervise: Callable[[int], int]) -> int:
         os.close(alive_fd)
         _run_child(supervise, guard_fd)
     os.close(guard_fd)
-    return _Guard(child).wait()
+    return _Guard(child, run_id).wait()
 
 
 def flush_standard_streams() -> None:
@@ -60,14 +60,15 @@ def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:
 
 
 class _Guard:
-    def __init__(self, supervisor: int) -> None:
+    def __init__(self, supervisor: int, run_id: str) -> None:
         self._supervisor = supervisor
+        self._run_id = run_id
         self._is_over = False
         self._is_hurried = False
         for signum in FORWARDED:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._forward)
-        become_subreaper()
+        self._adopts = become_subreaper()
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         if self._is_over:
@@ -94,7 +95,7 @@ class _Guard:
         told: set[int] = set()
         started_s = time.monotonic()
         is_killing = False
-        while self._has_children():
+        while self._is_anything_left():
             passed_s = time.monotonic() - started_s
             if not is_killing and (self._is_hurried or passed_s >= EMERGENCY_GRACE_S):
                 is_killing = True
@@ -102,24 +103,27 @@ class _Guard:
                 self._tell_killed()
             self._signal_children(told, is_killing)
             if passed_s >= EMERGENCY_GRACE_S + KILL_WAIT_S:
-                names = ", ".join(map(sweep.describe, sweep.children() or ()))
+                names = ", ".join(map(sweep.describe, self._left()))
                 _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
                 return code or EXIT_KILLED
             time.sleep(POLL_S)
         return code
 
-    def _has_children(self) -> bool:
+    def _is_anything_left(self) -> bool:
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return False
+            return not self._adopts and bool(self._left())
         return True
+
+    def _left(self) -> list[int]:
+        return (sweep.children() if self._adopts else sweep.marked(self._run_id)) or []
 
     def _signal_children(self, told: set[int], is_killing: bool) -> None:
         if is_killing and os.getpid() == 1:
             sweep.signal_pid(-1, signal.SIGKILL)  # all of this pid namespace but ourselves (kill(2))
-        for pid in sweep.children() or ():
+        for pid in self._left():
             if is_killing:
                 sweep.signal_pid(pid, signal.SIGKILL)
             elif pid not in told:
@@ -127,7 +131,7 @@ class _Guard:
                 sweep.stop_pid(pid)
 
     def _tell_killed(self) -> None:
-        names = ", ".join(map(sweep.describe, sweep.children() or ()))
+        names = ", ".join(map(sweep.describe, self._left()))
         _tell(f"procman: sending SIGKILL to {names or 'all that is left'}")
 
 

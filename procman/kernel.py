@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+
+FAULT_SWITCH = "PROCMAN_TEST_FAULT"
+"""Only tests set this variable: "no-subreaper" is a system without one, "crash" is a bug on SIGUSR1."""
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
 
 
 def become_subreaper() -> bool:
     """Make orphaned descendants children of this process instead of init's (prctl(2)). Not inherited by fork."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or os.environ.get(FAULT_SWITCH) == "no-subreaper":
         return False
     try:
         return _prctl_bare(PR_SET_CHILD_SUBREAPER, 1) == 0

@@ -161,9 +161,8 @@ def group_exists(pgid: int) -> bool:
 class Reaper:
     """Every child's end, once. Nothing else in the process may wait for children."""
 
-    def __init__(self, on_orphan: Callable[[int], None]) -> None:
+    def __init__(self) -> None:
         self._callbacks: dict[int, Callable[[ExitStatus], None]] = {}
-        self._on_orphan = on_orphan
 
     def watch(self, pid: int, callback: Callable[[ExitStatus], None]) -> None:
         self._callbacks[pid] = callback
@@ -183,7 +182,5 @@ class Reaper:
             if pid == 0:
                 return True
             callback = self._callbacks.pop(pid, None)
-            if callback is None:
-                self._on_orphan(pid)  # adopted: a subreaper's share
-            else:
+            if callback is not None:  # else an adopted orphan: a subreaper's share
                 callback(ExitStatus.of(wait_status))

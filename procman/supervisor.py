@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from procman import lifecycle, sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restarting, Started, Stopping
 from procman.kernel import become_subreaper, signal_name
+from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
 from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
@@ -22,10 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.output import Feed, Multiplexer
 
-KILL_WAIT_S = 2.0  # what is alive this long after SIGKILL is named as lost
 SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
-LEFTOVER_GRACE_S = 0.1  # the least a process found late gets between SIGTERM and SIGKILL
-GROUP_POLL_S = 0.05  # only where orphans are not adopted, so that no SIGCHLD tells of their end
 
 
 class Instance:
@@ -57,8 +54,8 @@ class Instance:
 class Supervisor:
     """Starts `specs`, keeps them by their policies, and ends with nothing left.
 
-    `env` is the environment children inherit, `terminal` the size of the ptys they get (None: pipes). After the loop
-    has stopped, `exit_code` is procman's own. `on_end` is called when nothing is left to supervise.
+    `env` is the environment children inherit and `run_id` its mark; `terminal` is the size of the ptys they get, None
+    for pipes. After the loop has stopped, `exit_code` is procman's own. `on_end` is called when nothing is left to supervise.
     """
 
     def __init__(
@@ -66,6 +63,7 @@ class Supervisor:
         loop: Loop,
         specs: Sequence[ProcessSpec],
         env: Mapping[str, str],
+        run_id: str,
         terminal: Terminal | None,
         grace_s: float,
         on_end: Callable[[], None],
@@ -74,25 +72,23 @@ class Supervisor:
         self._loop = loop
         self._instances = [Instance(spec) for spec in specs]
         self._alive = set(self._instances)  # those whose state is not an end
-        self._run_id = f"{os.getpid()}-{time.time_ns()}"
-        self._env = {**env, "PROCMAN_RUN": self._run_id}
+        self._env = {**env, "PROCMAN_RUN": run_id}
         self._terminal = terminal
         self._grace_s = grace_s
         self._on_end = on_end
-        self._reaper = Reaper(on_orphan=lambda pid: None)
+        self._reaper = Reaper()
+        # Before the first spawn: an orphan made in between would be the guard's, and a restart would not see it.
+        self._adopts = become_subreaper()
+        self._leftovers = Leftovers(loop, self._reaper, run_id, self._adopts, self._notice_system)
         self._multiplexer: Multiplexer | None = None
         self._early: list[Event] = []
         self._feeds: dict[Feed, None] = {}
-        self._is_subreaper = True
         self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
         self._stop_s: float | None = None  # monotonic time at which the run's end began
         self._signal_s: float | None = None
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
-        self._sweep_told: dict[int, str] = {}
-        self._sweep_timer: Timer | None = None
-        self._is_killing = False
         self._is_over = False
 
     # --- from outside ---
@@ -100,7 +96,6 @@ class Supervisor:
     def start(self) -> None:
         """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
         self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
-        self._is_subreaper = become_subreaper()
         for instance in self._instances:
             self._apply(instance, Input.NEEDS_READY)
 
@@ -134,7 +129,7 @@ class Supervisor:
         self._end_text = why
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
-        self._stop_orphans()
+        self._leftovers.stop(self._groups())
         for instance in self._instances:
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
@@ -153,8 +148,8 @@ class Supervisor:
         for instance in self._instances:
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
-        self._is_killing = True
         self._end_if_over()
+        self._leftovers.kill()
 
     def on_guard_gone(self) -> None:
         self.stop(EXIT_BUG, "stopped because the procman process that you started was killed")
@@ -320,8 +315,7 @@ class Supervisor:
         self._reaper.reap()
         if self._headless:
             self._check_headless()
-        if self._is_over or self._stop_s is not None:
-            self._end_if_over()
+        self._leftovers.check()
 
     def _on_leader_exit(self, instance: Instance, status: ExitStatus) -> None:
         instance.status = status
@@ -343,9 +337,10 @@ class Supervisor:
         if self._stop_s is not None or self._ends_run(instance):
             return False  # the sweep at the end finds them, once for all instances
         strays = self._find_strays(instance)
-        for pid in strays:
-            if pid not in instance.strays:
-                sweep.stop_pid(pid)
+        if instance.state is State.STOPPING:
+            for pid in strays:
+                if pid not in instance.strays:
+                    sweep.stop_pid(pid)
         instance.strays = strays
         return bool(strays)
 
@@ -357,9 +352,11 @@ class Supervisor:
         return spec.on_exit == "stop" or (spec.on_exit == "fail" and status.code not in spec.restart.ok_codes)
 
     def _find_strays(self, instance: Instance) -> list[int]:
-        known = self._reaper.pids()
-        mark = (self._run_id, instance.spec.name)
-        return [pid for pid in sweep.children() or () if pid not in known and sweep.mark_of(pid) == mark]
+        return self._leftovers.of_instance(instance.spec.name, self._groups())
+
+    def _groups(self) -> set[int]:
+        """Return the process groups of all instances that have one."""
+        return self._reaper.pids() | {i.process.pid for i in self._headless if i.process}
 
     def _check_headless(self) -> None:
         for instance in list(self._headless):
@@ -367,8 +364,8 @@ class Supervisor:
                 self._on_gone(instance)
 
     def _watch_headless(self) -> None:
-        if self._headless and not self._is_subreaper:
-            self._loop.call_later(GROUP_POLL_S, self._poll_headless)
+        if self._headless and not self._adopts:
+            self._loop.call_later(POLL_S, self._poll_headless)
 
     def _poll_headless(self) -> None:
         self._check_headless()
@@ -393,67 +390,24 @@ class Supervisor:
         if self._stop_s is None:
             self._stop_s = self._loop.now()
             self.exit_code = next((i.status.code for i in self._instances if i.state is State.FAILED and i.status), 0)
-        self._sweep()
-
-    def _stop_orphans(self) -> None:
-        """Tell those that left their instance's group; the others hear it with their group, and only once."""
-        groups = self._reaper.pids() | {i.process.pid for i in self._headless if i.process}
-        for pid in sweep.children() or ():
-            if sweep.group_of(pid) not in groups:
-                self._sweep_told[pid] = sweep.describe(pid)
-                sweep.stop_pid(pid)
-
-    def _sweep(self) -> None:
-        """Every instance has ended; end what is left of ours, until the kernel says that no child is (ECHILD)."""
-        if not self._reaper.reap():
-            self._finish()
-            return
+        rest_s = self._stop_s + self._grace_s - self._loop.now()
         lost = {i.process.pid for i in self._instances if i.state is State.LOST and i.process}
-        left = [pid for pid in sweep.children() or () if pid not in lost]
-        if not left:
-            self._finish()
-            return
-        for pid in left:
-            if pid not in self._sweep_told:
-                self._sweep_told[pid] = sweep.describe(pid)
-                sweep.stop_pid(pid)
-            if self._is_killing:
-                sweep.signal_pid(pid, signal.SIGKILL)
-        if self._sweep_timer is None:
-            assert self._stop_s is not None
-            rest_s = self._stop_s + self._grace_s - self._loop.now()
-            self._sweep_timer = self._loop.call_later(max(rest_s, LEFTOVER_GRACE_S), self._kill_left)
-
-    def _kill_left(self) -> None:
-        self._is_killing = True
-        for pid in sweep.children() or ():
-            name = f"{sweep.describe(pid)}, left behind by {sweep.mark_of(pid)[1] or 'an unknown process'}"
-            self._killed.append(name)
-            self._notice(SYSTEM, f"sending SIGKILL to {name}")
-        self._sweep_timer = self._loop.call_later(KILL_WAIT_S, self._give_up_left)
-        self._sweep()
-
-    def _give_up_left(self) -> None:
-        for pid in sweep.children() or ():
-            name = sweep.describe(pid)
-            self._lost.append(name)
-            self._notice(SYSTEM, f"could not be killed: {name} is still there")
-        self._finish()
+        self._leftovers.end(rest_s, lost, self._finish)
 
     def _finish(self) -> None:
         if self._is_over:
             return
         self._is_over = True
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
         if self._multiplexer is not None:
             for feed in self._feeds:
                 self._multiplexer.drain(feed)
                 self._multiplexer.close(feed)
-        if self._killed or self._lost:
+        killed_names = [*self._killed, *self._leftovers.killed]
+        lost_names = [*self._lost, *self._leftovers.lost]
+        if killed_names or lost_names:
             self.exit_code = self.exit_code or EXIT_KILLED
-        proof = f"still there: {', '.join(self._lost)}" if self._lost else "nothing is left running"
-        killed = f", {len(self._killed)} had to be killed" if self._killed else ""
+        proof = f"still there: {', '.join(lost_names)}" if lost_names else "nothing is left running"
+        killed = f", {len(killed_names)} had to be killed" if killed_names else ""
         self._notice(SYSTEM, f"{self._end_text}{killed}; {proof}")
         self._on_end()
 
@@ -464,6 +418,9 @@ class Supervisor:
             self._early.append(event)
         else:
             self._multiplexer.emit(event)
+
+    def _notice_system(self, text: str) -> None:
+        self._notice(SYSTEM, text)
 
     def _notice(self, name: str, text: str) -> None:
         self._emit(Notice(name, time.time(), text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ class Stat(NamedTuple):
 
     pid: int
     command: str
+    state: str
     parent: int
     group: int
 
@@ -33,6 +35,28 @@ def children() -> list[int] | None:
     if pids is None:
         return [stat.pid for stat in _all() if stat.parent == os.getpid()] if _is_ours() else None
     return pids if _is_ours() else _translated(pids)
+
+
+def marked(run_id: str) -> list[int]:
+    """Return the pids of all processes that carry the mark of run `run_id`, for systems without child subreapers."""
+    if sys.platform == "linux":
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [pid for pid in pids if mark_of(pid)[0] == run_id and _is_alive(pid)]
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PROCMAN_RUN") == run_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    stat = _stat(pid)
+    return stat is not None and stat.state not in "ZX"
 
 
 def _is_ours() -> bool:
@@ -146,7 +170,7 @@ def _stat(pid: int) -> Stat | None:
     end = text.rfind(b")")
     fields = text[end + 2 :].split()
     name = text[text.find(b"(") + 1 : end].decode("utf-8", "replace")
-    return Stat(pid, name, int(fields[1]), int(fields[2]))
+    return Stat(pid, name, fields[0].decode(), int(fields[1]), int(fields[2]))
 
 
 def _read(path: str) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from procman import sweep
+from procman import kernel, sweep
 from procman.cli.options import App, input_options, load_app
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
@@ -91,7 +92,7 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     notes = [*app.notes, _formation_note(counts), *_port_notes(specs)]
     os.chdir(settings.root)
     run = _Run(app, specs, options, notes, sink_fds, name_width(counts))
-    return run_guarded(run.supervise)
+    return run_guarded(run.supervise, run.run_id)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -137,6 +138,7 @@ class _Run:
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
         self._is_ending = False
+        self.run_id = f"{os.getpid()}-{time.time_ns()}"
 
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
@@ -146,6 +148,7 @@ class _Run:
             self._loop,
             self._specs,
             os.environ,
+            self.run_id,
             self._terminal() if has_pty else None,
             self._options["timeout"],
             self._end,
@@ -168,6 +171,8 @@ class _Run:
                 loop.on_signal(signum, lambda signum=signum: self._on_stop_signal(signum))  # type: ignore[misc]
         for signum in (signal.SIGUSR1, signal.SIGUSR2):
             loop.on_signal(signum, lambda signum=signum: supervisor.forward(signum))  # type: ignore[misc]
+        if os.environ.get(kernel.FAULT_SWITCH) == "crash":
+            loop.on_signal(signal.SIGUSR1, _crash)
         loop.on_signal(signal.SIGWINCH, lambda: supervisor.resize(self._terminal()))
         loop.add_reader(guard_fd, lambda: self._on_guard_gone(guard_fd))
 
@@ -205,7 +210,7 @@ class _Run:
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
-            multiplexer.emit(Notice(SYSTEM, _now(), note))
+            multiplexer.emit(Notice(SYSTEM, time.time(), note))
         self._supervisor.attach(multiplexer)
 
     def _open_sinks(self, on_room: Any) -> None:
@@ -261,10 +266,8 @@ class _Run:
             self._loop.stop()
 
 
-def _now() -> float:
-    import time
-
-    return time.time()
+def _crash() -> None:
+    raise RuntimeError("asked for by a test")
 
 
 def _wants_colour(options: dict[str, Any], is_terminal: bool) -> bool:
