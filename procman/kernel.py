@@ -26,7 +26,7 @@ def _prctl_bare(option: int, value: int) -> int:
     """Call prctl by what ctypes is made of: 0.4 ms instead of 1.5 on the way to the first child."""
     import _ctypes
 
-    class Int(_ctypes._SimpleCData[int]):
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "i"
 
     class Function(_ctypes.CFuncPtr):

@@ -24,10 +24,11 @@ STREAM_SILENCE_S = 1.0
 class Feed:
     """The output of one process: where it is read, and what of it waits for its newline."""
 
-    __slots__ = ("began_s", "fd", "held_bytes", "is_open", "last_s", "name", "pieces")
+    __slots__ = ("began_s", "fd", "held_bytes", "is_open", "is_pty", "last_s", "name", "pieces")
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, is_pty: bool) -> None:
         self.name = name
+        self.is_pty = is_pty
         self.fd = fd  # -1 after its end
         self.pieces: list[bytes] = []
         self.held_bytes = 0
@@ -68,9 +69,9 @@ class Multiplexer:
 
     # --- feeds ---
 
-    def add(self, name: str, fd: int) -> Feed:
+    def add(self, name: str, fd: int, is_pty: bool = False) -> Feed:
         """Read `fd`, which must not block, until its end."""
-        feed = Feed(name, fd)
+        feed = Feed(name, fd, is_pty)
         self._loop.add_reader(fd, lambda: self._on_readable(feed))
         return feed
 
@@ -144,6 +145,9 @@ class Multiplexer:
             feed.pieces.append(whole)
             whole = self._release(feed)
         feed.is_open = False
+        if feed.is_pty and b"\r" in whole:
+            # A child that sets its terminal's modes to sane gets \r\n for each \n it writes (termios(3), ONLCR).
+            whole = whole.replace(b"\r\n", b"\n")
         self._send(feed, whole)
         if self._streaming is feed:
             self._end_streaming()

@@ -55,7 +55,7 @@ class Supervisor:
     """Starts `specs`, keeps them by their policies, and ends with nothing left.
 
     `env` is the environment children inherit and `run_id` its mark; `terminal` is the size of the ptys they get, None
-    for pipes. After the loop has stopped, `exit_code` is procman's own. `on_end` is called when nothing is left to supervise.
+    for pipes. `on_end` is called when nothing is left to supervise; `exit_code` is then procman's own.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class Supervisor:
         self._loop = loop
         self._instances = [Instance(spec) for spec in specs]
         self._alive = set(self._instances)  # those whose state is not an end
-        self._env = {**env, "PROCMAN_RUN": run_id}
+        self._env = env
+        self._mark = {"PROCMAN_RUN": run_id}
         self._terminal = terminal
         self._grace_s = grace_s
         self._on_end = on_end
@@ -108,6 +109,7 @@ class Supervisor:
         for instance in self._instances:
             self._read_output(instance)
         self._on_child_signal()
+        self._end_if_over()
 
     def on_stop_signal(self, signum: int) -> None:
         """SIGINT, SIGTERM, SIGHUP: stop the formation; a second one, later than an echo of the first, kills it."""
@@ -224,7 +226,7 @@ class Supervisor:
         instance.strays.clear()
         spec = instance.spec
         try:
-            process = spawn(spec, {**self._env, **spec.env}, self._terminal, self._loop.now())
+            process = spawn(spec, {**self._env, **spec.env, **self._mark}, self._terminal, self._loop.now())
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
@@ -239,7 +241,9 @@ class Supervisor:
 
     def _read_output(self, instance: Instance) -> None:
         if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:
-            feed = self._multiplexer.add(instance.spec.name, instance.process.output_fd)
+            feed = self._multiplexer.add(
+                instance.spec.name, instance.process.output_fd, is_pty=instance.process.slave_fd >= 0
+            )
             instance.process.output_fd = -1
             instance.feed = feed
             self._feeds = {known: None for known in self._feeds if known.fd >= 0}
