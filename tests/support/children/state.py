@@ -1,11 +1,10 @@
-"""Write what this process was given to a file, as JSON, and go on until a signal: TOKEN FILE [exit]."""
+"""Write as JSON what this process was given to a file (`$PS.json` works), and go on until a signal: TOKEN FILE."""
 
 import json
 import os
 import signal
 import sys
 
-status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
 fds = {}
 for fd in os.listdir("/proc/self/fd"):
     try:
@@ -17,15 +16,15 @@ state = {
     "cwd": os.getcwd(),
     "argv": sys.argv,
     "fds": fds,
-    "signals": {name: status[name].strip() for name in ("SigIgn", "SigBlk", "SigCgt")},
     "pid": os.getpid(),
     "pgid": os.getpgrp(),
     "sid": os.getsid(0),
     "umask": os.umask(0),
 }
-with open(sys.argv[2] + ".new", "w") as file:
+path = os.path.expandvars(sys.argv[2])
+with open(path + ".new", "w") as file:
     json.dump(state, file)
-os.rename(sys.argv[2] + ".new", sys.argv[2])
+os.rename(path + ".new", path)
 os.write(1, b"written\n")
-while "exit" not in sys.argv:
+while True:
     signal.pause()
