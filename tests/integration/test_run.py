@@ -393,7 +393,8 @@ def test_ctrl_c_in_a_repl_ends_the_statement_and_not_the_repl(app: App) -> None:
 
 def test_ctrl_z_and_fg_in_a_repl(app: App) -> None:
     shell = python(app)
-    shell.type("x = 'kept'\n")
+    shell.type("x = 'kept'; x\n")
+    shell.wait_screen(r"\n'kept'\n>>>$")  # Ctrl-Z throws away what is typed and not yet read
     shell.type("\x1a")
     shell.wait_screen(r"Stopped[^\n]*\n(.*\n)*shell>$")
     shell.type("jobs | wc -l\n")
