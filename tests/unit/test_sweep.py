@@ -34,7 +34,11 @@ class Children:
 
     def shell(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
         """Run `script`, which says `ready` when it is."""
-        child = self.start(["/bin/sh", "-c", script], **options)
+        return self.ready(["/bin/sh", "-c", script], **options)
+
+    def ready(self, argv: Sequence[Any], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program that says `ready`. Popen alone returns while execve is still at work on the words."""
+        child = self.start(argv, **options)
         assert child.stdout is not None
         assert child.stdout.readline().split()[:1] == [b"ready"]
         return child
@@ -226,21 +230,20 @@ def test_stop_reaches_one_that_is_stopped(run: Children) -> None:
 
 
 def test_describe(run: Children) -> None:
-    child = run.start(["/bin/cat", "-u", "-"])
-    # posix_spawn and fork: the new program's words are there when Popen returns.
-    assert sweep.describe(child.pid) == f"{child.pid} (/bin/cat -u -)"
+    child = run.ready(["/bin/sh", "-c", WAIT, "-"])
+    assert sweep.describe(child.pid) == f"{child.pid} (/bin/sh -c {WAIT} -)"
 
 
 @pytest.mark.parametrize("word", ["a\nb", "\x1b[2Jb", "a\tb\r", "\x9b2J", "\u202e", b"\xff\xfe"])
 def test_describe_is_one_line_that_speaks_to_no_terminal(run: Children, word: Any) -> None:
-    child = run.start([b"/bin/sh", b"-c", b"read x", word if isinstance(word, bytes) else word.encode()])
+    child = run.ready([b"/bin/sh", b"-c", WAIT.encode(), word if isinstance(word, bytes) else word.encode()])
     text = sweep.describe(child.pid)
-    assert text.startswith(f"{child.pid} (/bin/sh -c read x")
+    assert text.startswith(f"{child.pid} (/bin/sh -c {WAIT}")
     assert text.isprintable()
 
 
 def test_describe_cuts_what_is_long(run: Children) -> None:
-    child = run.start(["/bin/sh", "-c", "read x", "x" * 1000])
+    child = run.ready(["/bin/sh", "-c", WAIT, "x" * 1000])
     text = sweep.describe(child.pid)
     assert len(text) == len(f"{child.pid} ()") + 60
     assert text.endswith("xxx...)")
