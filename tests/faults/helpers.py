@@ -9,6 +9,7 @@ import select
 import shlex
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,6 +134,27 @@ def assert_numbered(data: bytes, count: int | None = None) -> int:
     if count is not None:
         assert len(lines) == count
     return len(lines)
+
+
+# --- a terminal that nobody interprets -------------------------------------------------------------------------------
+
+def start_at_terminal(app: App, *arguments: str) -> Run:
+    """Run `procman start` at a terminal of its own, quick enough for megabytes: its screen is not drawn."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 200))
+    argv = [sys.executable, "-S", "-E", str(CHILDREN.parents[1] / "support" / "children" / "on_tty.py")]
+    run = app.spawn(
+        [*argv, *start_argv(app, *arguments)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        is_new_session=True,
+        env={"NO_COLOR": "1"},
+    )
+    os.close(slave)
+    run.master_fd = os.dup(master)
+    run.follow(master, run.take_out)
+    return run
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

@@ -18,13 +18,16 @@ def become(kind, env):
 
 
 def daemonize(kind, env):
+    changed, change = os.pipe()  # closed by execve: then our environment is gone from it
     child = os.fork()
     if child == 0:
         os.setsid()
         if os.fork():
             os._exit(0)
         become(kind, env)
+    os.close(change)
     os.waitpid(child, 0)
+    os.read(changed, 1)
 
 
 if kind == "setsid":

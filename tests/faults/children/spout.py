@@ -70,6 +70,8 @@ BATCH = 10_000
 for first in range(0, count, BATCH):
     last = min(count, first + BATCH)
     text = lines(first, last)
+    if is_over:
+        break
     put(text[:-1] if "NOEND" in words and last == count else text)
 if "EXACT" in words:
     with open(words["EXACT"], "w") as report:
