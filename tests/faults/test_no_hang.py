@@ -93,17 +93,17 @@ def test_stranger_that_keeps_the_pipe_does_not_delay_the_end(app: App) -> None:
 
 @pytest.mark.parametrize("pty", ["--no-pty", "--pty"])
 def test_child_that_closes_its_output_lives_on(app: App, pty: str) -> None:
-    gate = app.fifo()
-    app(f"web: exec >&- 2>&- <&-; read x < {gate}; sleep 0.4; exit 6\nother: read x < {gate}; sleep 0.4; echo marker")
+    gate, end = app.fifo(), app.fifo("end")
+    app(f"web: exec >&- 2>&- <&-; read x < {end}; exit 6\nother: read x < {gate}; sleep 0.4; echo marker")
     run = app.start(pty, "--can-die", "other")
     run.wait_all("ready", ["web.1", "other.1"])
     supervisor = guard_and_supervisor(run)[1]
     ticks = cpu_ticks(supervisor)
-    gate.send("a\n")
-    gate.send("b\n")
+    gate.send()
     run.wait_output("marker", "other.1")
     # An end of file that is read again and again would burn all of these 0.4 s.
     assert cpu_ticks(supervisor) - ticks <= 0.15 * os.sysconf("SC_CLK_TCK")
+    end.send()
     assert run.wait() == 6
     no_traceback(run)
 
@@ -268,6 +268,7 @@ def test_shutdown_while_stdout_is_blocked(app: App, deaf: Deaf, pty: str) -> Non
     app(f"flood: {child(app, 'spout', FLOOD_LINES, *words)}\nclock: {clock}")
     run = app.spawn(start_argv(app, "--no-timestamp", "-t", "20", pty), stdout=deaf.stdout)
     deaf.started()
+    assert report.receive() == "up"
     gate.send("a\n")
     gate.send("b\n")
     assert report.receive() == "over"
@@ -287,8 +288,9 @@ def test_shutdown_while_stdout_is_blocked(app: App, deaf: Deaf, pty: str) -> Non
 
 
 def test_second_signal_does_not_wait_for_the_reader(app: App, deaf: Deaf) -> None:
-    ready, gate = app.fifo("ready"), app.fifo("gate")
-    end = f"trap 'sleep 0.7; echo later > {ready}; exit 0' TERM; echo up > {ready}; while :; do sleep 99 & wait; done"
+    ready = app.fifo("ready")
+    end = f"trap 'sleep 0.7; echo later > {ready}; exit 0' TERM; sleep 0.5; echo up > {ready}"
+    end += "; while :; do sleep 99 & wait; done"
     app(f"flood: {child(app, 'spout', FLOOD_LINES, f'WIDTH={WIDTH}')}\nweb: {end}")
     run = app.spawn(start_argv(app, "-t", "20"), stdout=deaf.stdout)
     deaf.started()
@@ -299,7 +301,6 @@ def test_second_signal_does_not_wait_for_the_reader(app: App, deaf: Deaf) -> Non
     assert run.code is None
     run.signal(signal.SIGTERM)
     assert run.wait() == 1
-    gate.close()
 
 
 def test_terminal_on_hold(app: App) -> None:
@@ -309,6 +310,7 @@ def test_terminal_on_hold(app: App) -> None:
     app(f"flood: {child(app, 'spout', 300_000, f'ON={gate.path}', f'EXACT={report.path}')}\nclock: {clock}")
     run = start_at_terminal(app, "--no-timestamp", "-t", "20")
     run.wait_line(r"clock\.1 .*started")
+    assert report.receive() == "up"
     run.type("\x13")
     gate.send("a\n")
     gate.send("b\n")

@@ -3,7 +3,8 @@
 WIDTH=N pads each line to N bytes. SEED=N cuts the writes anywhere. BIG=N gives the pipe N bytes first. NOEND leaves out
 the last newline. ON=TERM waits for SIGTERM first, ON=FIFO for a line of FIFO (its path). CODE=N ends with N, KILL by
 SIGKILL, STAY not at all. ASIDE forks, leaves at once and lets the orphan, in a session of its own and without our
-environment, do all this. EXACT=FIFO: SIGTERM ends the writing, and the number of bytes written goes to FIFO.
+environment, do all this. EXACT=FIFO: first "up" goes to FIFO; SIGTERM ends the writing, and the number of
+bytes written goes to FIFO.
 """
 
 import os
@@ -59,6 +60,8 @@ if "BIG" in words:
     fcntl.fcntl(1, 1031, int(words["BIG"]))  # F_SETPIPE_SZ (fcntl(2))
 if "EXACT" in words:
     signal.signal(signal.SIGTERM, on_term)
+    with open(words["EXACT"], "w") as report:
+        report.write("up\n")
 if words.get("ON") == "TERM":
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.write(1, b"up\n")
