@@ -435,6 +435,21 @@ def test_pauses_when_full_and_resumes(run: Run) -> None:
     assert sorted(run.take()) == [("a", b"waits\n"), ("b", b"too\n")]
 
 
+def test_one_that_may_not_be_read_shows_no_prompt(run: Run) -> None:
+    """It is we who do not read: the rest of its line may well be in the pipe."""
+    run.add("a")
+    run.say("a", b"half a ")
+    run.is_full = True
+    run.say("a", b"line\n", turns=3)
+    run.loop.pass_time(PROMPT_S * 10)
+    run.loop.settle(3)
+    assert run.take() == []
+    run.is_full = False
+    run.multiplexer.resume()
+    run.loop.settle(3)
+    assert run.take() == [("a", b"half a line\n")]
+
+
 def test_full_holds_the_child_back(run: Run) -> None:
     run.add("a")
     run.is_full = True
