@@ -437,12 +437,17 @@ def test_the_shell_reads_the_command(app: App, command: str, lines: list[str] | 
         assert run.output_of("web.1") == lines
 
 
-def test_a_simple_command_is_its_own_leader(app: App) -> None:
-    """No shell in between: the pid procman tells is the program's."""
-    run = app("web: sleep 1000").start()
-    pid = run.pid_of("web.1")
-    run.wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() != "sh\n" or run.notices(), "notice")
-    assert run.supervisor_pid() != run.pid
+@pytest.mark.parametrize(
+    ("command", "is_leader"),
+    [("{}", True), ("exec {}", True), ("cd . && {}", False), ("{}; true", False), ("A=1 {}", False)],
+)
+def test_a_simple_command_is_its_own_leader(app: App, command: str, is_leader: bool) -> None:
+    """No shell stays in between, and the pid that procman tells is the program's (5.2)."""
+    app(f"web: {command.format(app.child('state', 'state.json'))}")
+    run = app.start()
+    state = state_of(app, run)
+    assert state["pgid"] == run.pid_of("web.1")
+    assert (state["pid"] == run.pid_of("web.1")) == is_leader
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
 
