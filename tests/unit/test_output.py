@@ -71,6 +71,11 @@ def run() -> Iterator[Run]:
     made.close()
 
 
+def test_bounds_are_the_documented_ones() -> None:
+    """The tests below count in these names."""
+    assert (STREAM_SILENCE_S, BUDGET_BYTES, DRAIN_BYTES, READ_BYTES) == (1.0, 2 << 20, 1 << 20, 64 << 10)
+
+
 # --- whole lines and halves ---
 
 
