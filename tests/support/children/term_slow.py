@@ -1,4 +1,4 @@
-"""On SIGTERM say so, wait for a line of the FIFO if one is named, say "finished", exit: TOKEN [CODE] [FIFO]."""
+"""On SIGTERM say so, wait for a line of FIFO if it is named, say "finished", exit: TOKEN [CODE] [FIFO]."""
 
 import os
 import signal
@@ -17,6 +17,7 @@ def end(signum, frame):
 
 
 signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"got USR1\n"))
 os.write(1, b"up\n")
 while True:
     signal.pause()
