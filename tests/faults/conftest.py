@@ -20,7 +20,7 @@ def freezer(app: App) -> Iterator[object]:
         try:
             yield path
         finally:
-            (path / "freezer.state").write_text("THAWED")
+            (path / "freezer.state").write_text("THAWED")  # what was killed meanwhile ends now
 
 
 class Deaf:

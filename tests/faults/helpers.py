@@ -7,6 +7,7 @@ import os
 import re
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import termios
@@ -169,7 +170,7 @@ def start_argv(app: App, *arguments: str) -> list[str]:
 
 def shell_start(app: App, before: str, *arguments: str, after: str = "") -> list[str]:
     """Return `sh -c 'BEFORE; exec procman start … AFTER'`, for limits and redirections."""
-    return ["/bin/sh", "-c", f"{before or ':'}; exec {shlex.join(start_argv(app, *arguments))} {after}"]
+    return ["/bin/sh", "-c", f'{before or ":"}; exec {shlex.join(start_argv(app, *arguments))} "$@" {after}', "sh"]
 
 
 def can(*argv: str) -> bool:
@@ -182,12 +183,14 @@ UNSHARE = ("unshare", *(() if IS_ROOT else ("-r",)))
 
 @contextlib.contextmanager
 def cgroup(controller: str, name: str) -> Iterator[Path]:
-    """Make a cgroup (v1) of our own; what is in it must have ended before the block does."""
+    """Make a cgroup (v1) of our own; what is left in it is killed."""
     path = Path("/sys/fs/cgroup", controller, name)
     path.mkdir()
     try:
         yield path
     finally:
+        for pid in (path / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
         wait_until(lambda: not (path / "cgroup.procs").read_text(), f"an empty {path}")
         path.rmdir()
 

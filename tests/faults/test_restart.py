@@ -1,0 +1,190 @@
+"""Who comes back, when, and when no more: seen by events. Nothing here counts time but procman's own figures."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import pytest
+
+from tests.faults.helpers import alive, cpu_ticks, guard_and_supervisor, last_word, no_traceback
+from tests.support.app import App, Run
+
+NOTHING = "nothing is left running"
+
+
+def events_of(run: Run, name: str) -> list[str]:
+    short = {"started", "ready", "exited", "restarting", "gaveup", "stopping"}
+    return [event.event for event in run.events if event.name == name and event.event in short]
+
+
+def test_crash_loop_backs_off_and_ends(app: App) -> None:
+    """1, 2, 4, 8 s, then it gives up: five starts in all, however long it is watched, and hardly any work."""
+    app("worker: exit 3\nother: exec sleep 1000")
+    run = app.start("--restart", "worker", "--no-timestamp")
+    run.wait_for("restarting", "worker.1")
+    supervisor = guard_and_supervisor(run)[1]
+    ticks = cpu_ticks(supervisor)
+    run.wait_until(lambda: sum(event.is_("restarting") for event in run.events) == 4, "four back-offs")
+    assert cpu_ticks(supervisor) - ticks < 30
+    assert run.wait() == 3
+    assert [event.delay_s for event in run.events if event.is_("restarting")] == [1, 2, 4, 8]
+    assert [event.code for event in run.events if event.is_("exited", "worker.1")] == [3] * 5
+    turn = ["started", "ready", "exited"]
+    assert events_of(run, "worker.1") == [*turn, "restarting"] * 4 + [*turn, "gaveup"]
+    gave_up = next(event for event in run.events if event.is_("gaveup"))
+    assert gave_up.reason == "failed 5 times in 60 s, giving up"
+    assert "worker.1 | failed 5 times in 60 s, giving up" in run.lines
+    starts = [event.at for event in run.events if event.is_("started", "worker.1")]
+    waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert all(wait >= delay for wait, delay in zip(waits, [1, 2, 4, 8], strict=True))
+    assert last_word(run) == f"worker.1 exited with code 3; {NOTHING}"
+    assert alive(app) == {}
+
+
+def test_one_that_gives_up_and_can_die_leaves_the_others(app: App) -> None:
+    """Restarts are each instance's own: the clean one goes on, the run ends with the last."""
+    gate = app.fifo()
+    app(f"worker: read x < {gate}; exit 1\nother: exec sleep 1000")
+    run = app.start("worker=2", "other=1", "--restart", "worker")
+    for number in range(2):
+        gate.send()
+        run.wait_until(lambda number=number: sum(e.is_("restarting") for e in run.events) == number + 1, "a back-off")
+    run.wait_until(lambda: sum(e.is_("started") for e in run.events) == 5, "both again")
+    assert sum(event.is_("stopping") for event in run.events) == 0
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_clean_exits_are_paced_too(app: App) -> None:
+    """`always` brings back what ended with 0; a loop of those must not burn a core."""
+    app("worker: exit 0\nother: exec sleep 1000")
+    run = app.start("--restart", "worker")
+    run.wait_until(lambda: sum(event.is_("restarting") for event in run.events) == 2, "two back-offs")
+    assert [event.delay_s for event in run.events if event.is_("restarting")] == [1, 2]
+    assert sum(event.is_("started", "worker.1") for event in run.events) == 2
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert not any(event.is_("gaveup") for event in run.events)
+
+
+def test_stop_during_back_off_ends_at_once(app: App) -> None:
+    app("worker: exit 3\nother: exec sleep 1000")
+    run = app.start("--restart", "all")
+    run.wait_for("restarting", "worker.1")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert sum(event.is_("started", "worker.1") for event in run.events) == 1
+    assert last_word(run).endswith(NOTHING)
+
+
+def test_end_of_another_during_back_off_ends_the_run(app: App) -> None:
+    gate = app.fifo()
+    app(f"worker: exit 3\nother: read x < {gate}; exit 4")
+    run = app.start("--restart", "worker")
+    run.wait_for("restarting", "worker.1")
+    gate.send()
+    assert run.wait() == 4
+    assert sum(event.is_("started", "worker.1") for event in run.events) == 1
+
+
+def test_restart_of_all(app: App) -> None:
+    app("worker: exit 3\nother: exit 4")
+    run = app.start("--restart", "all")
+    run.wait_until(lambda: {e.name for e in run.events if e.is_("restarting")} == {"worker.1", "other.1"}, "back-offs")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_killed_ones_come_back(app: App) -> None:
+    """The leader killed, its group left: the rest is stopped before the next start."""
+    app(f"worker: {app.child('term_ignore')} & {app.child('term_ignore')}; true")
+    run = app.start("--restart", "worker", "-t", "0.2")
+    run.wait_until(lambda: run.output_of("worker.1") == ["ignoring"] * 2, "both")
+    first = set(alive(app))
+    os.kill(run.pid_of("worker.1"), signal.SIGKILL)
+    run.wait_for("restarting", "worker.1")
+    assert not first & set(alive(app))
+    assert run.wait_for("exited", "worker.1").signum == signal.SIGKILL
+    run.wait_until(lambda: run.output_of("worker.1") == ["ignoring"] * 4, "both again")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 1
+    assert alive(app) == {}
+
+
+def test_unknown_names_are_refused(app: App) -> None:
+    """A typing error in a policy would otherwise show in the night."""
+    app("worker: exit 3\nother: exec sleep 1000")
+    for option in ("--restart", "--can-die"):
+        run = app.start(option, "wroker")
+        assert run.wait() in (2, 65, 78), run.failure(option)
+        assert "wroker" in run.err_text
+        assert "worker" in run.err_text.replace("wroker", "")
+        no_traceback(run)
+
+
+# --- what an end means for the run -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_can_die(app: App, code: int) -> None:
+    gate = app.fifo()
+    app(f"assets: exit {code}\nweb: read x < {gate}; exit 5")
+    run = app.start("--can-die", "assets")
+    run.wait_for("exited", "assets.1", code=code)
+    gate.send()
+    assert run.wait() == 5
+    assert [event.name for event in run.events if event.is_("stopping")] == []
+
+
+def test_can_die_and_all_have(app: App) -> None:
+    app("assets: exit 0\nweb: exit 0")
+    run = app.start("--can-die", "assets,web")
+    assert run.wait() == 0
+    assert last_word(run) == f"every process has ended; {NOTHING}"
+
+
+def test_can_die_with_a_failure(app: App) -> None:
+    app("assets: exit 3\nweb: exit 0")
+    run = app.start("--can-die", "assets,web")
+    assert run.wait() == 3
+
+
+def test_on_exit_fail(app: App) -> None:
+    """A clean exit does not end the run, a failure does."""
+    gate = app.fifo()
+    app(f"job: exit 0\nweb: read x < {gate}; exit 6\nother: exec sleep 1000")
+    run = app.start("--on-exit", "fail")
+    run.wait_for("exited", "job.1", code=0)
+    gate.send()
+    assert run.wait() == 6
+    assert [event.name for event in run.events if event.is_("stopping")] == ["other.1"]
+
+
+def test_on_exit_fail_and_a_signal(app: App) -> None:
+    app("job: exec sleep 1000\nother: exec sleep 1000")
+    run = app.start("--on-exit", "fail")
+    run.wait_all("ready", ["job.1", "other.1"])
+    os.kill(run.pid_of("job.1"), signal.SIGSEGV)
+    assert run.wait() == 139
+
+
+def test_on_exit_ignore(app: App) -> None:
+    gate = app.fifo()
+    app(f"job: exit 3\nother: exit 0\nweb: read x < {gate}; exit 0")
+    run = app.start("--on-exit", "ignore")
+    run.wait_for("exited", "job.1", code=3)
+    run.wait_for("exited", "other.1", code=0)
+    gate.send()
+    assert run.wait() == 3  # nothing ended the run, but one has failed
+    assert not any(event.is_("stopping") for event in run.events)
+
+
+def test_on_exit_stop_is_the_default(app: App) -> None:
+    gate = app.fifo()
+    app(f"job: read x < {gate}; exit 0\nother: exec sleep 1000")
+    run = app.start()
+    run.wait_for("ready", "other.1")
+    gate.send()
+    assert run.wait() == 0
+    assert [event.name for event in run.events if event.is_("stopping")] == ["other.1"]
