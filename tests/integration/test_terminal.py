@@ -175,6 +175,12 @@ def test_stty_in_a_child_gives_no_double_return(app: App, mode: str) -> None:
     assert behind_prefix(run, "web.1") == ["a", "b"]
 
 
+def test_output_processing_is_off(app: App) -> None:
+    run = app("web: stty -a").start(size=SIZE)
+    run.wait()
+    assert re.search(r"(^| )-opost( |$)", "\n".join(run.output_of("web.1")), re.MULTILINE)
+
+
 def test_stty_sane_keeps_bytes_on_a_pipe(app: App) -> None:
     run = app("web: stty sane; printf 'a\\nb\\n'").start("--pty")
     run.wait()
