@@ -211,6 +211,8 @@ def own_name() -> str:
 @pytest.mark.parametrize("command", ["PORT=1 serve", "echo PORTAL", "echo MY_PORT $PORT_WEB", "echo EXPORT"])
 def test_commands_that_do_not_use_port(app: App, command: str) -> None:
     with closing(socket.socket()) as taken:
+        # As a server does: connections of an earlier test on the same ports may linger in TIME_WAIT.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", app.port))
         taken.listen()
         run = app(f"web: {command}").start()
@@ -220,6 +222,7 @@ def test_commands_that_do_not_use_port(app: App, command: str) -> None:
 
 def test_a_port_that_another_instance_does_not_get_disturbs_nobody(app: App) -> None:
     with closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", app.port + 1))
         taken.listen()
         run = app("web: echo $PORT").start("web=1")
@@ -230,6 +233,7 @@ def test_a_port_that_another_instance_does_not_get_disturbs_nobody(app: App) -> 
 def test_a_bound_port_that_nobody_listens_on_is_free(app: App) -> None:
     """As a client's end of a connection is: only a listener holds a port for a server."""
     with closing(socket.socket()) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", app.port + 5))
         server.listen()
         with closing(socket.socket()) as client:
@@ -277,6 +281,7 @@ def test_two_runs_at_the_same_time(app: App) -> None:
 )
 def test_without_the_rights_the_pid_is_unknown(app: App) -> None:
     with closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", app.port))
         taken.listen()
         app("web: true")
