@@ -1,0 +1,493 @@
+"""The supervisor against a model: no order of wishes, ends, failures and time loses, doubles or blocks an instance.
+
+The world below it is made up: processes are entries of a dict, a clock passes when told to, SIGCHLD may come late and
+stand for many. PROCMAN_MODEL_STEPS says how many steps to take (CI: 10,000), PROCMAN_MODEL_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings, stateful
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from procman import supervisor as module
+from procman import sweep
+from procman.errors import SourceRef, SpawnError
+from procman.events import Event, Exited, GaveUp, Notice, Restarting, Started
+from procman.leftovers import KILL_WAIT_S
+from procman.lifecycle import Input, State
+from procman.process import ExitStatus, Process, Reaper
+from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
+from procman.spec import ProcessSpec
+from procman.supervisor import Instance, Supervisor
+from tests.support.turns import Turns
+
+STEPS = int(os.environ.get("PROCMAN_MODEL_STEPS", "1500"))
+SEED = int(os.environ.get("PROCMAN_MODEL_SEED") or random.SystemRandom().randrange(1 << 32))
+RUN = "run-1"
+US = 1
+GRACE_S = 5.0
+counted = SimpleNamespace(steps=0)
+
+
+class Proc:
+    """A process of the made-up world."""
+
+    def __init__(self, pid: int, parent: int, group: int, name: str) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.group = group
+        self.name = name  # of the instance whose mark it bears
+        self.obeys = True
+        self.is_frozen = False
+        self.wait_status: int | None = None  # a zombie
+        self.fate: int | None = None  # the wait status it will end with once it gets a turn
+
+    def __repr__(self) -> str:
+        return f"<{self.pid} of {self.name} group {self.group} parent {self.parent} {self.wait_status}>"
+
+
+class World:
+    """Processes as the kernel would keep them. `adopts`: orphans become ours, else init's."""
+
+    def __init__(self, adopts: bool) -> None:
+        self.adopts = adopts
+        self.procs: dict[int, Proc] = {}
+        self.next_pid = 100
+        self.fails = 0  # so many spawns to come fail
+        self.is_child_signal_due = False
+
+    # --- what the supervisor calls ---
+
+    def spawn(self, spec: ProcessSpec, env: object, terminal: object, now_s: float) -> Process:
+        if self.fails:
+            self.fails -= 1
+            raise SpawnError(f"{spec.name} cannot start: made up")
+        leader = self.fork(US, None, spec.name)
+        return Process(leader.pid, -1, -1, now_s)
+
+    def signal_group(self, pgid: int, signum: int) -> bool:
+        members = [proc for proc in self.procs.values() if proc.group == pgid]
+        for proc in members:
+            self.signal(proc, signum)
+        return bool(members)
+
+    def stop_group(self, pgid: int, signum: int) -> bool:
+        return self.signal_group(pgid, signum)
+
+    def group_exists(self, pgid: int) -> bool:
+        return any(proc.group == pgid for proc in self.procs.values())
+
+    def signal_pid(self, pid: int, signum: int) -> None:
+        if pid in self.procs:
+            self.signal(self.procs[pid], signum)
+
+    def stop_pid(self, pid: int) -> None:
+        self.signal_pid(pid, signal.SIGTERM)
+
+    def children(self) -> list[int]:
+        return [proc.pid for proc in self.procs.values() if proc.parent == US]
+
+    def marked(self, run_id: str) -> list[int]:
+        return [proc.pid for proc in self.procs.values() if proc.wait_status is None]
+
+    def mark_of(self, pid: int) -> tuple[str, str]:
+        proc = self.procs.get(pid)
+        return (RUN, proc.name) if proc and proc.wait_status is None else ("", "")  # a zombie has no environment
+
+    def group_of(self, pid: int) -> int:
+        return self.procs[pid].group if pid in self.procs else 0
+
+    # --- what happens in it ---
+
+    def fork(self, parent: int, group: int | None, name: str) -> Proc:
+        pid = self.next_pid
+        self.next_pid += 1
+        self.procs[pid] = proc = Proc(pid, parent, group or pid, name)
+        return proc
+
+    def signal(self, proc: Proc, signum: int) -> None:
+        if signum == signal.SIGKILL or (signum == signal.SIGTERM and proc.obeys and proc.fate is None):
+            proc.fate = signum
+
+    def end(self, proc: Proc, wait_status: int) -> None:
+        proc.wait_status = wait_status
+        for child in list(self.procs.values()):
+            if child.parent == proc.pid:
+                child.parent = US if self.adopts else 0
+                if child.wait_status is not None:
+                    self._reparented_zombie(child)
+        if proc.parent == US:
+            self.is_child_signal_due = True
+        else:
+            del self.procs[proc.pid]  # its parent, or init, reaps it
+
+    def _reparented_zombie(self, child: Proc) -> None:
+        if child.parent == US:
+            self.is_child_signal_due = True
+        else:
+            del self.procs[child.pid]
+
+    def living(self) -> list[Proc]:
+        return [proc for proc in self.procs.values() if proc.wait_status is None]
+
+    def zombie(self) -> Proc | None:
+        return next((proc for proc in self.procs.values() if proc.parent == US and proc.wait_status is not None), None)
+
+    def doomed(self) -> list[Proc]:
+        return [proc for proc in self.living() if proc.fate is not None and not proc.is_frozen]
+
+
+class MadeUpReaper(Reaper):
+    world: World
+
+    def reap(self) -> bool:
+        while (proc := self.world.zombie()) is not None:  # one by one, for a callback may reap, too
+            del self.world.procs[proc.pid]
+            callback = self._callbacks.pop(proc.pid, None)
+            if callback is not None:
+                assert proc.wait_status is not None
+                callback(ExitStatus.of(proc.wait_status))
+        return bool(self.world.children())
+
+
+def spec(name: str, restart: RestartPolicy, on_exit: str) -> ProcessSpec:
+    return ProcessSpec(
+        name=f"{name}.1",
+        process_type=name,
+        instance=1,
+        type_index=0,
+        command="",
+        argv=("/bin/sh", "-c", ""),
+        env={},
+        cwd="/",
+        port=None,
+        stop_signal=signal.SIGTERM,
+        grace_s=GRACE_S,
+        restart=restart,
+        on_exit=on_exit,
+        source=SourceRef("Procfile", 1),
+    )
+
+
+SPECS = [
+    spec("web", RestartPolicy(ALWAYS), "ignore"),
+    spec("worker", RestartPolicy(ON_FAILURE), "ignore"),
+    spec("job", RestartPolicy(NEVER), "ignore"),
+    spec("task", RestartPolicy(NEVER), "fail"),
+    spec("last", RestartPolicy(ON_FAILURE), "stop"),
+]
+NAMES = [one.name for one in SPECS]
+
+
+class SupervisorModel(RuleBasedStateMachine):
+    @initialize(adopts=st.booleans(), fails=st.sampled_from([0, 0, 0, 1, 5]))
+    def begin(self, adopts: bool, fails: int) -> None:
+        self.world = World(adopts)
+        self.world.fails = fails
+        self.loop = Turns()
+        self.patches = ExitStack()
+        for name in ("spawn", "signal_group", "stop_group", "group_exists"):
+            self.patches.enter_context(mock.patch.object(module, name, getattr(self.world, name)))
+        for name in ("children", "marked", "mark_of", "group_of", "signal_pid", "stop_pid"):
+            self.patches.enter_context(mock.patch.object(sweep, name, getattr(self.world, name)))
+        self.patches.enter_context(mock.patch.object(sweep, "describe", str))
+        self.patches.enter_context(mock.patch.object(module, "become_subreaper", return_value=adopts))
+        reaper = type("ReaperOfThisWorld", (MadeUpReaper,), {"world": self.world})
+        self.patches.enter_context(mock.patch.object(module, "Reaper", reaper))
+        self.events: list[Event] = []
+        self.ends = 0
+        self.stop_asked = False
+        self.supervisor = Supervisor(self.loop, SPECS, {}, RUN, None, GRACE_S, self.on_end)
+        self.supervisor._emit = self.on_event  # type: ignore[method-assign]
+        self.supervisor.start()
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        # In order for each instance: a process starts only after the one before has ended.
+        if isinstance(event, Started):
+            open_starts = [e for e in self.events if isinstance(e, Started | Exited) and e.name == event.name]
+            kinds = [type(e) for e in open_starts]
+            assert all(a is not b for a, b in itertools.pairwise(kinds)), f"{event.name} doubled: {kinds}"
+
+    def on_end(self) -> None:
+        self.ends += 1
+
+    def instance(self, name: str) -> Instance:
+        return next(one for one in self.supervisor._instances if one.spec.name == name)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.supervisor._stop_s is not None
+
+    # --- wishes ---
+
+    @rule(name=st.sampled_from(NAMES), wish=st.sampled_from([Input.START, Input.STOP, Input.RESTART]))
+    def wish(self, name: str, wish: Input) -> None:
+        counted.steps += 1
+        instance = self.instance(name)
+        before = instance.state
+        fails = self.world.fails
+        was_stopping = self.is_stopping
+        self.supervisor._apply(instance, wish)
+        if was_stopping or self.is_stopping:
+            return
+        if before in (State.EXITED, State.FAILED, State.BACKOFF) and wish in (Input.START, Input.RESTART) and not fails:
+            assert instance.state is State.READY
+        if before is State.READY and wish is not Input.START:
+            assert instance.state is State.STOPPING
+        if before is State.READY and wish is Input.START:
+            assert instance.state is State.READY
+        if before is State.BACKOFF and wish is Input.STOP:
+            assert instance.state is State.EXITED
+
+    @rule()
+    @precondition(lambda self: not self.stop_asked and self.ends == 0)
+    def signal_to_stop(self) -> None:
+        counted.steps += 1
+        if self.random_chance(8):
+            self.stop_asked = True
+            self.supervisor.on_stop_signal(signal.SIGTERM)
+
+    @rule()
+    @precondition(lambda self: self.is_stopping and self.ends == 0)
+    def second_signal(self) -> None:
+        counted.steps += 1
+        if self.random_chance(4):
+            self.supervisor.on_stop_signal(signal.SIGTERM)
+
+    def random_chance(self, one_in: int) -> bool:
+        """Rare events, decided by how far this world has come: the same seed, the same run."""
+        return (self.world.next_pid * 2_654_435_761 + len(self.events) * 40_503) % one_in == 0
+
+    # --- what processes do ---
+
+    def pick(self, procs: list[Proc], at: int) -> Proc | None:
+        return procs[at % len(procs)] if procs else None
+
+    @rule(at=st.integers(0, 30), code=st.sampled_from([0, 0, 1, 3, 255]))
+    def exits_by_itself(self, at: int, code: int) -> None:
+        counted.steps += 1
+        proc = self.pick([proc for proc in self.world.living() if not proc.is_frozen], at)
+        if proc:
+            self.world.end(proc, code << 8)
+
+    @rule(at=st.integers(0, 30), signum=st.sampled_from([9, 11, 15]))
+    def dies_of_a_signal(self, at: int, signum: int) -> None:
+        counted.steps += 1
+        proc = self.pick([proc for proc in self.world.living() if not proc.is_frozen], at)
+        if proc:
+            self.world.end(proc, signum)
+
+    @rule(at=st.integers(0, 30))
+    def obeys(self, at: int) -> None:
+        counted.steps += 1
+        proc = self.pick(self.world.doomed(), at)
+        if proc:
+            assert proc.fate is not None
+            self.world.end(proc, proc.fate)
+
+    @rule(at=st.integers(0, 30), leaves=st.booleans())
+    def forks(self, at: int, leaves: bool) -> None:
+        """A child in the same group, or one that calls setsid."""
+        counted.steps += 1
+        able = [proc for proc in self.world.living() if not proc.is_frozen and proc.fate != signal.SIGKILL]
+        parent = self.pick(able, at)
+        if parent and len(self.world.procs) < 30:
+            self.world.fork(parent.pid, None if leaves else parent.group, parent.name)
+
+    @rule(at=st.integers(0, 30))
+    def ignores_the_stop_signal(self, at: int) -> None:
+        counted.steps += 1
+        proc = self.pick(self.world.living(), at)
+        if proc:
+            proc.obeys = False
+
+    @rule(at=st.integers(0, 30))
+    def freezes(self, at: int) -> None:
+        """State D: not even SIGKILL, for now."""
+        counted.steps += 1
+        proc = self.pick(self.world.living(), at)
+        if proc and self.random_chance(3):
+            proc.is_frozen = True
+
+    @rule()
+    def thaws(self) -> None:
+        counted.steps += 1
+        for proc in self.world.living():
+            proc.is_frozen = False
+
+    @rule(count=st.integers(1, 6))
+    def spawns_will_fail(self, count: int) -> None:
+        counted.steps += 1
+        self.world.fails = count
+
+    # --- what the loop does ---
+
+    @rule()
+    def child_signal(self) -> None:
+        counted.steps += 1
+        if self.world.is_child_signal_due:
+            self.world.is_child_signal_due = False
+            self.supervisor._on_child_signal()
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.5, 1.0, 2.1, 5.0, 31.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        """What was killed is gone by then, unless it is frozen, and a turn of the loop begins with its signals."""
+        counted.steps += 1
+        while killed := [proc for proc in self.world.doomed() if proc.fate == signal.SIGKILL]:
+            for proc in killed:
+                self.world.end(proc, signal.SIGKILL)
+            self.child_signal()
+        self.child_signal()
+        self.loop.pass_time(seconds)
+
+    # --- what must hold ---
+
+    @invariant()
+    def nobody_is_doubled_or_lost(self) -> None:
+        if not hasattr(self, "supervisor"):
+            return
+        leaders = {one.process.pid: one for one in self.supervisor._instances if one.process}
+        for proc in self.world.living():
+            if proc.pid == proc.group and proc.parent == US and proc.pid in self.supervisor._reaper.pids():
+                assert proc.pid in leaders, f"{proc} leads a group that no instance knows"
+                assert leaders[proc.pid].spec.name == proc.name
+
+    @invariant()
+    def states_are_true(self) -> None:
+        if not hasattr(self, "supervisor") or self.world.is_child_signal_due:
+            return  # the supervisor cannot know yet
+        for instance in self.supervisor._instances:
+            self.state_is_true(instance)
+
+    def state_is_true(self, instance: Instance) -> None:
+        name, state = instance.spec.name, instance.state
+        group = instance.process.pid if instance.process else 0
+        members = [proc for proc in self.world.living() if proc.group == group]
+        timer = instance.timer
+        has_timer = timer is not None and timer.callback is not None
+        match state:
+            case State.STARTING:
+                pytest.fail(f"{name} is still starting: nothing here takes time")
+            case State.READY:
+                assert group in {proc.pid for proc in members}, f"{name} is ready and has no process"
+                assert not self.is_stopping, f"{name} is up in a run that stops"
+            case State.STOPPING:
+                assert has_timer, f"{name} is stopping for ever"
+                own = [proc for proc in self.world.living() if proc.group == group or proc.pid in instance.strays]
+                # Elsewhere than on Linux the end of an orphan is seen at the next look, which must be due.
+                assert own or (not self.world.adopts and self.loop.due()), f"{name} waits for nobody"
+            case State.BACKOFF:
+                assert has_timer, f"{name} never comes back"
+                assert not members
+                assert not self.is_stopping
+            case State.EXITED | State.FAILED:
+                assert not members, f"{name} has ended, and {members} live"
+                assert not has_timer, f"{name} has ended and has a timer"
+                assert instance not in self.supervisor._alive
+            case State.LOST:
+                assert name in self.supervisor._lost
+
+    @invariant()
+    def run_ends_when_nothing_is_left(self) -> None:
+        if not hasattr(self, "supervisor") or self.ends:
+            return
+        if all(one.state in (State.EXITED, State.FAILED, State.LOST) for one in self.supervisor._instances):
+            assert self.is_stopping, "nothing is left to run, and the run goes on"
+            assert self.supervisor._leftovers.is_ending, "nobody ends what is left"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "supervisor"):
+            return
+        try:
+            self.comes_to_an_end()
+        finally:
+            self.patches.close()
+            self.loop.close()
+
+    def comes_to_an_end(self) -> None:
+        """Whatever was before: asked to stop, it ends, within the grace time and what SIGKILL may take, truthfully."""
+        self.supervisor.stop(0, "the end of this test")
+        began_s = self.loop.clock.now_s
+        while not self.ends:
+            for proc in self.world.doomed():
+                assert proc.fate is not None
+                self.world.end(proc, proc.fate)
+            self.child_signal()
+            self.nobody_is_doubled_or_lost()
+            self.states_are_true()
+            if not self.ends:
+                self.loop.pass_time(0.25)
+            took_s = self.loop.clock.now_s - began_s
+            assert took_s < GRACE_S + 2 * KILL_WAIT_S + 3, f"it hangs: {self.states()} {self.world.procs}"
+        assert self.ends == 1
+        left = self.world.living()
+        assert all(self.is_out_of_reach(proc) for proc in left), f"left behind: {left}"
+        word = next(e.text for e in reversed(self.events) if isinstance(e, Notice) and e.name == "system")
+        assert ("nothing is left running" in word) == (not left), f"{word}, but {left}"
+        if left:
+            assert self.supervisor.exit_code != 0
+        self.says_what_happened()
+
+    def is_out_of_reach(self, proc: Proc | None) -> bool:
+        """A frozen process takes no signal, and its children do not become ours."""
+        return proc is not None and (proc.is_frozen or self.is_out_of_reach(self.world.procs.get(proc.parent)))
+
+    def says_what_happened(self) -> None:
+        for name in NAMES:
+            own = [e for e in self.events if e.name == name]
+            starts = sum(isinstance(e, Started) for e in own)
+            ends = sum(isinstance(e, Exited) for e in own)
+            assert ends <= starts <= ends + 1
+            assert starts == ends or self.instance(name).state is State.LOST
+            delays = [e.delay_s for e in own if isinstance(e, Restarting)]
+            assert all(1 <= delay <= 30 for delay in delays)
+            assert name not in ("job.1", "task.1") or not (delays or any(isinstance(e, GaveUp) for e in own))
+
+    def states(self) -> dict[str, State]:
+        return {one.spec.name: one.state for one in self.supervisor._instances}
+
+
+@pytest.fixture
+def quiet_signals() -> Iterator[None]:
+    """The loop takes SIGCHLD for itself; give it back."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("quiet_signals")
+def test_any_order_of_things(capsys: pytest.CaptureFixture[str]) -> None:
+    counted.steps = 0
+    rounds = 0
+    few = settings(
+        max_examples=20,
+        stateful_step_count=60,
+        deadline=None,
+        report_multiple_bugs=False,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    try:
+        while counted.steps < STEPS:
+            machine: Any = seed(SEED + rounds)(type("SupervisorModel", (SupervisorModel,), {}))
+            stateful.run_state_machine_as_test(machine, settings=few)
+            rounds += 1
+    except BaseException as error:
+        error.add_note(f"PROCMAN_MODEL_SEED={SEED + rounds} repeats this")
+        raise
+    with capsys.disabled():
+        print(f" [model: {counted.steps} steps, seed {SEED}]", end=" ")
