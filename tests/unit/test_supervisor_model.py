@@ -209,17 +209,34 @@ class SupervisorModel(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.ends = 0
         self.stop_asked = False
+        self.asked_back: set[str] = set()  # who was told to come back, and has not yet
         self.supervisor = Supervisor(self.loop, SPECS, {}, RUN, None, GRACE_S, self.on_end)
         self.supervisor._emit = self.on_event  # type: ignore[method-assign]
         self.supervisor.start()
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
-        # In order for each instance: a process starts only after the one before has ended.
+        if isinstance(event, Notice) and "cannot start" in event.text:
+            self.asked_back.discard(event.name)
+        # In order for each instance: a process starts only after the one before has ended, and all it left behind.
         if isinstance(event, Started):
+            self.asked_back.discard(event.name)
+            assert self.strays_of(event) == [], f"{event.name} starts beside what it left behind"
             open_starts = [e for e in self.events if isinstance(e, Started | Exited) and e.name == event.name]
             kinds = [type(e) for e in open_starts]
             assert all(a is not b for a, b in itertools.pairwise(kinds)), f"{event.name} doubled: {kinds}"
+
+    def strays_of(self, event: Started) -> list[Proc]:
+        """What the supervisor could know of: orphans that bear the mark of an instance and are in nobody's group."""
+        leaders = {one.process.pid for one in self.supervisor._instances if one.process}
+        return [
+            proc
+            for proc in self.world.living()
+            if proc.name == event.name
+            and proc.group not in leaders
+            and not proc.is_frozen
+            and (proc.parent == US or not self.world.adopts)
+        ]
 
     def on_end(self) -> None:
         self.ends += 1
@@ -240,6 +257,10 @@ class SupervisorModel(RuleBasedStateMachine):
         before = instance.state
         fails = self.world.fails
         was_stopping = self.is_stopping
+        if wish is Input.STOP:
+            self.asked_back.discard(name)
+        elif before is State.STOPPING or (before is State.READY and wish is Input.RESTART):
+            self.asked_back.add(name)
         self.supervisor._apply(instance, wish)
         if was_stopping or self.is_stopping:
             return
@@ -399,6 +420,12 @@ class SupervisorModel(RuleBasedStateMachine):
                 assert instance not in self.supervisor._alive
             case State.LOST:
                 assert name in self.supervisor._lost
+
+    @invariant()
+    def who_was_asked_comes_back(self) -> None:
+        if hasattr(self, "supervisor") and not self.is_stopping:
+            for name in self.asked_back:
+                assert self.instance(name).state in (State.STOPPING, State.LOST), f"{name} should have come back"
 
     @invariant()
     def run_ends_when_nothing_is_left(self) -> None:
