@@ -2,7 +2,7 @@
 
 plain: one process. ignore: it ignores SIGTERM, SIGINT and SIGHUP. setsid: with a grandchild in a session of its own.
 daemon: with a grandchild that was forked twice, without our environment, whose own parent is gone. gone: such a daemon,
-and this process ends, too. stubborn: a daemon that ignores the signals. kill: be killed once the daemon is there.
+and this process ends, too. stubborn: a daemon that ignores the signals.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Leave a grandchild that listens on PORT, tell whether that worked, and end with 1 on a line of FIFO: TOKEN HOW FIFO.
+"""Leave a grandchild that listens on PORT, say "bound" or "taken", and end with 1 on a line of FIFO: TOKEN HOW FIFO.
 
 HOW: `group`: it stays in our process group. `session`: it calls setsid. `daemon`: it is forked twice. `ignore` with one
-of these: it ignores SIGTERM. With `FIFO` each start writes "bound" or "taken" to stdout.
+of these: it ignores SIGTERM.
 """
 
 import os
