@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -125,6 +127,20 @@ class OutputFileError(ProcmanError):
 
 class ConfigError(ProcmanError):
     exit_code = 78
+
+
+def system_failure(error: OSError) -> ProcmanError:
+    """Return what to tell when the system refused something that no caller of ours expects to fail."""
+    reason = os.strerror(error.errno or 0).lower()
+    hint = {
+        errno.EMFILE: "raise the limit of open files (ulimit -n) or run fewer instances",
+        errno.ENFILE: "the whole system has too many files open",
+        errno.EAGAIN: "the limit of processes is reached (ulimit -u)",
+        errno.ENOMEM: "the system is out of memory",
+    }.get(error.errno or 0, "")
+    if error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+        return ProcmanError(f"procman: cannot write: {reason}")
+    return SpawnError(f"procman: {reason}", hint=hint)
 
 
 EXIT_KILLED = 1

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
 
 from procman import sweep
-from procman.errors import EXIT_BUG, EXIT_KILLED
-from procman.kernel import become_subreaper
+from procman.errors import EXIT_BUG, EXIT_KILLED, system_failure
+from procman.kernel import become_subreaper, flush_standard_streams
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 EMERGENCY_GRACE_S = 1.0
 KILL_WAIT_S = 2.0
+TOLD_WAIT_S = 0.2  # for what the supervisor could not kill either
 POLL_S = 0.01
 
 
@@ -38,17 +38,14 @@ def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     return _Guard(child, run_id).wait()
 
 
-def flush_standard_streams() -> None:
-    """Write what Python holds back; a stream that was closed when we started is None."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-
-
 def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:
     code = EXIT_BUG
     try:
         code = supervise(guard_fd)
+    except OSError as error:
+        failure = system_failure(error)
+        code = failure.exit_code
+        _tell(str(failure))
     except BaseException as error:  # the guard ends the children; here it only has to be told
         _tell(f"procman: a bug of ours: {type(error).__name__}: {error}")
         if os.environ.get("PROCMAN_DEBUG"):
@@ -88,21 +85,27 @@ class _Guard:
         code = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else EXIT_BUG
         if not os.WIFEXITED(wait_status):
             _tell(f"procman: the supervisor was killed by signal {os.WTERMSIG(wait_status)}; ending its processes")
-        return self._end_all(code)
+        # What a supervisor that ended by itself has left could not be killed, and it has said so.
+        has_ended = os.WIFEXITED(wait_status) and code != EXIT_BUG
+        return self._end_all(code, grace_s=0.0 if has_ended else EMERGENCY_GRACE_S, is_told=has_ended)
 
-    def _end_all(self, code: int) -> int:
-        """TERM, then KILL, until the kernel says that we have no child (ECHILD)."""
+    def _end_all(self, code: int, grace_s: float, is_told: bool) -> int:
+        """TERM, after `grace_s` KILL, until the kernel says that we have no child (ECHILD)."""
+        kill_wait_s = TOLD_WAIT_S if is_told else KILL_WAIT_S
         told: set[int] = set()
         started_s = time.monotonic()
         is_killing = False
         while self._is_anything_left():
             passed_s = time.monotonic() - started_s
-            if not is_killing and (self._is_hurried or passed_s >= EMERGENCY_GRACE_S):
+            if not is_killing and (self._is_hurried or passed_s >= grace_s):
                 is_killing = True
                 code = code or EXIT_KILLED
-                self._tell_killed()
+                if not is_told:
+                    self._tell_killed()
             self._signal_children(told, is_killing)
-            if passed_s >= EMERGENCY_GRACE_S + KILL_WAIT_S:
+            if passed_s >= grace_s + kill_wait_s:
+                if is_told:
+                    return code or EXIT_KILLED
                 names = ", ".join(map(sweep.describe, self._left()))
                 _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
                 return code or EXIT_KILLED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FAULT_SWITCH = "PROCMAN_TEST_FAULT"
 """Only tests set this variable: "no-subreaper" is a system without one, "crash" is a bug on SIGUSR1."""
@@ -44,9 +46,52 @@ def _prctl(option: int, value: int) -> int:
     return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
 
 
+_callers_file_limit: tuple[int, int] | None = None
+
+
+def raise_file_limit(needed: int) -> None:
+    """Raise our soft limit of open files to `needed`, or as far as the hard limit lets us (getrlimit(2))."""
+    global _callers_file_limit
+    if needed <= os.sysconf("SC_OPEN_MAX"):
+        return
+    import resource
+
+    _callers_file_limit = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _set_file_limit(max(soft, needed if hard == resource.RLIM_INFINITY else min(needed, hard)), hard)
+
+
+@contextmanager
+def callers_file_limit() -> Iterator[None]:
+    """Give what is spawned inside the limit of open files that the caller had: limits are inherited (execve(2))."""
+    if _callers_file_limit is None:
+        yield
+        return
+    import resource
+
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _set_file_limit(*_callers_file_limit)
+    try:
+        yield
+    finally:
+        _set_file_limit(*ours)
+
+
+def _set_file_limit(soft: int, hard: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def signal_name(signum: int) -> str:
     """Return "SIGTERM" for 15; most real-time signals have no name: "signal 40"."""
     try:
         return signal.Signals(signum).name
     except ValueError:
         return f"signal {signum}"
+
+
+def flush_standard_streams() -> None:
+    """Write what Python holds back; a stream that was closed when we started is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

@@ -155,8 +155,7 @@ class Loop:
     # --- turns ---
 
     def run(self) -> None:
-        """Take turns until `stop()`."""
-        self._is_stopped = False
+        """Take turns until `stop()`, which may have been called before."""
         while not self._is_stopped:
             self.turn()
 

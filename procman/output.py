@@ -101,6 +101,10 @@ class Multiplexer:
                 self._loop.add_reader(feed.fd, lambda feed=feed: self._on_readable(feed))  # type: ignore[misc]
         if self._delayed:
             self._watch_silence()
+        if self._partial and self._prompt_timer is None:
+            for feed in self._partial:
+                feed.began_s = feed.last_s = self._loop.now()
+            self._prompt_timer = self._loop.call_later(self._prompt_s, self._show_prompts)
 
     def emit(self, event: Event) -> None:
         """Pass an event on in its place: behind what its instance wrote, and never inside a long line."""
@@ -203,6 +207,8 @@ class Multiplexer:
         if self._streaming is not None:
             self._watch_silence()
             return
+        if self._paused or self._is_full():
+            return  # it is we who do not read: what is silent then is no prompt, and `resume()` looks again
         now_s = self._loop.now()
         waits = []
         for feed in list(self._partial):
@@ -241,6 +247,4 @@ class Multiplexer:
         delayed, self._delayed = self._delayed, []
         for event in delayed:
             self._emit(event)
-        if self._partial and self._prompt_timer is None:
-            self._show_prompts()
         self.resume()

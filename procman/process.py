@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SpawnError
-from procman.spec import ProcessSpec
+from procman.kernel import callers_file_limit
+from procman.spec import ProcessSpec, encoded, os_bytes
 
 # CPython ignores these two, and an ignored signal stays ignored across execve (signal(7)): children get the default.
 _IGNORED_BY_PYTHON = tuple(
     getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)
 )
+
+
+# What openpty(3) says when ptys are used up, or /dev/pts is not there.
+_NO_PTY = (errno.ENOSPC, errno.EAGAIN, errno.EIO, errno.ENOENT, errno.EACCES, errno.ENXIO)
 
 
 class ExitStatus(NamedTuple):
@@ -66,33 +72,48 @@ def spawn(spec: ProcessSpec, env: Mapping[str, str], terminal: Terminal | None, 
 
     `env` is the whole environment. With `terminal` all three are a new pty, which is not the controlling terminal: that
     would hang up `cd x && app` before its own handler for the stop signal ran. Without one, stdin is /dev/null and the
-    other two one pipe, so that their order is kept. Raises SpawnError.
+    other two one pipe, so that their order is kept; so it is when the system has no pty left. Raises SpawnError.
     """
+    is_pty = terminal is not None
     try:
-        output_fd, child_fd = _open_pty(terminal) if terminal else _open_pipe()
+        if terminal is not None:
+            try:
+                output_fd, child_fd = _open_pty(terminal)
+            except OSError as error:
+                if error.errno not in _NO_PTY:
+                    raise
+                is_pty = False
+        if not is_pty:
+            output_fd, child_fd = _open_pipe()
     except OSError as error:
         raise _spawn_error(spec, error) from None
-    stdin = (os.POSIX_SPAWN_DUP2, child_fd, 0) if terminal else (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
-    actions = [stdin, (os.POSIX_SPAWN_DUP2, child_fd, 1), (os.POSIX_SPAWN_DUP2, child_fd, 2)]
+    stdin = child_fd if is_pty else _null_fd()
     try:
-        pid = os.posix_spawn(
-            spec.argv[0],
-            spec.argv,
-            env,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_IGNORED_BY_PYTHON,
-        )
+        with callers_file_limit():
+            pid = os.posix_spawn(
+                spec.argv[0],
+                [os_bytes(word) for word in spec.argv],
+                encoded(env),
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
     except OSError as error:
         os.close(output_fd)
         os.close(child_fd)
         raise _spawn_error(spec, error) from None
-    if terminal:
+    if is_pty:
         # On a master POLLHUP stands whenever no slave is open, so one stays open as long as the process is ours.
         return Process(pid, output_fd, child_fd, started_s)
     os.close(child_fd)
     return Process(pid, output_fd, -1, started_s)
+
+
+@functools.cache
+def _null_fd() -> int:
+    # Opened here and not in the child, whose limit of open files may be below what is open already.
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _open_pipe() -> tuple[int, int]:

@@ -15,6 +15,7 @@ from procman.restart import ALWAYS, NEVER, RestartPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from procman.config import ProcessSettings
     from procman.environment import Binding
 
 SHELL = "/bin/sh"
@@ -119,6 +120,8 @@ def _spec(
     name = f"{entry.name}.{instance}"
     port = ports[entry.name][instance - 1] if entry.name in ports else None
     shown = identity or name
+    if entry.name in settings.processes:
+        env.update(settings.processes[entry.name].env)
     env.update(
         PS=shown,
         HONCHO_PROCESS_NAME=shown,
@@ -129,8 +132,7 @@ def _spec(
     )
     if port is not None:
         env["PORT"] = str(port)
-    can_die = entry.name in settings.can_die
-    comes_back = entry.name in settings.restart or "all" in settings.restart
+    own = settings.processes.get(entry.name)
     return ProcessSpec(
         name=shown,
         process_type=entry.name,
@@ -141,12 +143,24 @@ def _spec(
         env=env,
         cwd=settings.root,
         port=port,
-        stop_signal=signal.SIGTERM,
-        grace_s=settings.grace_s,
-        restart=RestartPolicy(ALWAYS if comes_back else NEVER),
-        on_exit="ignore" if can_die else settings.on_exit,
+        stop_signal=signal.SIGTERM if own is None or own.stop_signal is None else own.stop_signal,
+        grace_s=settings.grace_s if own is None or own.grace_s is None else own.grace_s,
+        restart=RestartPolicy(_restart_mode(entry.name, own, settings)),
+        on_exit=_on_exit(entry.name, own, settings),
         source=entry.source,
     )
+
+
+def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) -> str:
+    if name in settings.restart or "all" in settings.restart:
+        return ALWAYS
+    return NEVER if own is None or own.restart is None else own.restart
+
+
+def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
+    if name in settings.can_die:
+        return "ignore"
+    return settings.on_exit if own is None or own.on_exit is None else own.on_exit
 
 
 def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]) -> None:
@@ -165,6 +179,11 @@ def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]
                 source=spec.source,
                 hint="put it into a script",
             )
+
+
+def encoded(env: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Return an environment as execve gets it, whatever the locale says (`.env` is UTF-8)."""
+    return {os_bytes(name): os_bytes(value) for name, value in env.items()}
 
 
 def os_bytes(text: str) -> bytes:
@@ -194,7 +213,7 @@ _EXPANDS = frozenset("$\"'\\*?[~")
 def is_simple(command: str) -> bool:
     """Tell whether `exec command` means the same as `command`: one program, no shell syntax around it."""
     first = command.strip(_BLANKS).partition(" ")[0].partition("\t")[0]
-    if not first or "\n" in command or first in _SHELL_WORDS or first[0] in "#{" or "=" in first:
+    if not first or "\n" in command or first in _SHELL_WORDS or first[0] in "#{-" or "=" in first:
         return False
     # What the first word expands to is unknown, but with a slash in it it can only be a path.
     if "/" not in first and _EXPANDS & set(first):
@@ -218,6 +237,8 @@ def with_arguments(entry: ProcessType, arguments: Sequence[str]) -> ProcessType:
     import shlex
 
     ending = _ending(entry.command)
+    if not ending and re.fullmatch(r"(?:[A-Za-z_][A-Za-z0-9_]*=\S*\s*)+", entry.command):
+        ending = "an assignment"
     if ending:
         raise ProcfileError(
             f'"{entry.name}" ends in {ending}, so further arguments would go astray',

@@ -116,6 +116,8 @@ class Supervisor:
         now_s = self._loop.now()
         if self._signal_s is None:
             self._signal_s = now_s
+            if self._is_over:
+                return  # only the reader is waited for; the next one ends that too
             name = signal.Signals(signum).name
             self._notice(SYSTEM, f"{name} received, starting shutdown")
             self.stop(0, f"stopped by {name}")
@@ -180,6 +182,8 @@ class Supervisor:
     # --- the table (lifecycle.py) ---
 
     def _apply(self, instance: Instance, given: Input) -> None:
+        if given in (Input.START, Input.RESTART) and self._stop_s is not None:
+            return  # nothing begins in a run that ends
         row = lifecycle.row(instance.state, given)
         if row is None:
             return
@@ -236,6 +240,8 @@ class Supervisor:
         instance.process = process
         self._reaper.watch(process.pid, lambda status: self._on_leader_exit(instance, status))
         self._emit(Started(spec.name, time.time(), process.pid, spec.port))
+        if self._terminal is not None and process.slave_fd < 0:
+            self._notice(spec.name, "no terminal is left on this system, so it got a pipe")
         self._read_output(instance)
         self._apply(instance, Input.IS_READY)
 
@@ -280,6 +286,8 @@ class Supervisor:
 
     def _decide(self, instance: Instance) -> None:
         """An end, or a spawn that failed: the policy says what follows."""
+        if instance.state is State.LOST:
+            self._lost.remove(instance.spec.name)
         instance.disarm()
         assert instance.status is not None
         ran_s = self._loop.now() - instance.process.started_s if instance.process else 0.0
@@ -336,7 +344,7 @@ class Supervisor:
 
     def _is_anything_left(self, instance: Instance) -> bool:
         assert instance.process is not None
-        if group_exists(instance.process.pid):
+        if self._is_group_alive(instance.process.pid):
             return True
         if self._stop_s is not None or self._ends_run(instance):
             return False  # the sweep at the end finds them, once for all instances
@@ -347,6 +355,10 @@ class Supervisor:
                     sweep.stop_pid(pid)
         instance.strays = strays
         return bool(strays)
+
+    def _is_group_alive(self, pgid: int) -> bool:
+        # Where init adopts, a group may for a while be nothing but zombies that it has yet to reap.
+        return group_exists(pgid) and (self._adopts or sweep.is_group_alive(pgid))
 
     def _ends_run(self, instance: Instance) -> bool:
         spec, status = instance.spec, instance.status

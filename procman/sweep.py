@@ -54,6 +54,11 @@ def marked(run_id: str) -> list[int]:
     return found
 
 
+def is_group_alive(pgid: int) -> bool:
+    """Tell whether a process group has a member that is no zombie."""
+    return any(stat.group == pgid and stat.state not in "ZX" for stat in _all()) if _is_ours() else True
+
+
 def _is_alive(pid: int) -> bool:
     stat = _stat(pid)
     return stat is not None and stat.state not in "ZX"
@@ -139,14 +144,16 @@ def stop_pid(pid: int) -> None:
 
 def describe(pid: int) -> str:
     """Return `pid (command line)`, for people. A zombie or a stranger has at least a name."""
+    if not _is_ours():
+        return str(pid)
     try:
-        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ") if _is_ours() else b""
+        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
         stat = _stat(pid)
     except OSError:
         return str(pid)
     # One line, and nothing that could speak to the terminal.
-    text = "".join(c if c.isprintable() else " " for c in words.decode("utf-8", "replace")).strip()
-    text = text or (stat.command if stat else "")
+    text = words.decode("utf-8", "replace").strip() or (stat.command if stat else "")
+    text = "".join(char if char.isprintable() else " " for char in text).strip()
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{pid} ({text})" if text else str(pid)
 

@@ -13,10 +13,10 @@ from procman.config import Settings
 from procman.errors import (
     AMBIGUOUS,
     REFUSED,
+    ConfigError,
     EnvironmentFileError,
     MissingFileError,
     ProcfileError,
-    ProcmanError,
     SourceRef,
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
@@ -78,7 +78,7 @@ def load_app(context: click.Context) -> App:
     """Read the Procfile and the `.env` files that the options name. Raises every error of all files at once."""
     given = context.find_root().ensure_object(dict)
     procfile_path = given.get("procfile") or os.path.join(given.get("root") or "", "Procfile")
-    root = os.path.abspath(given.get("root") or os.path.dirname(procfile_path) or ".")
+    root = _absolute(given.get("root") or os.path.dirname(procfile_path) or ".")
     if not os.path.isdir(root):
         raise MissingFileError(f"{given.get('root') or root}: no such directory", hint="give another one with -d")
     procfile = parse_procfile(_read(procfile_path, "give its path with -f"), procfile_path)
@@ -87,6 +87,22 @@ def load_app(context: click.Context) -> App:
     _refuse(procfile, files)
     dotenv = _merged(files)
     return App(procfile, dotenv, _settings(given, root, dotenv), notes)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # getcwd(2): it was deleted under us
+        raise MissingFileError("the working directory is gone", hint="change to one that exists, or give -d") from None
+
+
+def enter(root: str) -> None:
+    """Change to the root, once for all processes. Raises MissingFileError."""
+    try:
+        os.chdir(root)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise MissingFileError(f"{root}: {reason}", hint="the processes run there; give another one with -d") from None
 
 
 def _read_env_files(paths: list[str]) -> list[EnvFile]:
@@ -118,9 +134,9 @@ def _env_paths(given: tuple[str, ...], root: str, shown_root: str) -> tuple[list
     if named:
         return named, ()
     default = os.path.join(shown_root, ".env")
-    own = os.path.abspath(".env")
     if not os.path.exists(default):
         return [], ()
+    own = _absolute(".env") if not os.path.isabs(default) or os.path.exists(".") else default
     if own != os.path.join(root, ".env") and os.path.exists(own):
         return [default], (f"reading {default}, not the .env of this directory",)
     return [default], ()
@@ -155,7 +171,7 @@ def _base_port(dotenv: Mapping[str, Binding]) -> int:
     if not text:
         return DEFAULT_BASE
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= MAX_PORT:
-        raise ProcmanError(
+        raise (EnvironmentFileError if binding else ConfigError)(
             f"PORT is no number from 1 to {MAX_PORT}",
             source=binding.source if binding else SourceRef("environment"),
             hint="correct it, or give -p",

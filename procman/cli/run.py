@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 import click
 
-from procman.cli.options import App, input_options, load_app
+from procman.cli.options import App, enter, input_options, load_app
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
-from procman.guard import flush_standard_streams
+from procman.kernel import flush_standard_streams
 from procman.procfile import ProcessType
-from procman.spec import SHELL, ProcessSpec, resolve_one_off, with_arguments
+from procman.spec import SHELL, ProcessSpec, encoded, os_bytes, resolve_one_off, with_arguments
 
 COUNT = re.compile(r"[A-Za-z0-9_-]+=.*", re.DOTALL)
 PROGRAM = "\0program"  # stands behind `--`, which click removes
@@ -99,14 +99,19 @@ def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> NoReturn:
     for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):
         if signal.getsignal(getattr(signal, name)) is not None and not _was_ignored(name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-    os.chdir(spec.cwd)
-    env = {**os.environ, **spec.env}
+    enter(spec.cwd)
+    env = encoded({**os.environ, **spec.env, "PWD": spec.cwd})
     flush_standard_streams()
     try:
-        os.execvpe(argv[0], argv, env)
+        if not argv[0]:
+            raise FileNotFoundError(errno.ENOENT, "")
+        os.execvpe(argv[0], [os_bytes(word) for word in argv], env)
     except OSError as error:
         if error.errno == errno.ENOEXEC:  # a script without #!, which a shell runs by itself
-            os.execve(SHELL, [SHELL, *argv], env)
+            import shutil
+
+            path = shutil.which(argv[0], path=os.fsdecode(env.get(b"PATH", os.defpath.encode()))) or argv[0]
+            os.execve(SHELL, [SHELL, path, *argv[1:]], env)
         not_found = error.errno in (errno.ENOENT, errno.ENOTDIR)
         reason = "command not found" if not_found else os.strerror(error.errno or 0).lower()
         click.echo(f"procman: {argv[0]}: {reason}", err=True)

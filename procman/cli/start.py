@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman import kernel, sweep
-from procman.cli.options import App, input_options, load_app
-from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
+from procman.cli.options import App, enter, input_options, load_app
+from procman.errors import EXIT_KILLED, OutputFileError, SpawnError, UsageMistake, did_you_mean
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
 from procman.guard import run_guarded
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from procman.sinks import Sink
     from procman.sinks.stream import Stream
 
+SPARE_FILES = 64  # what procman opens for itself, with some room
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
@@ -58,7 +59,7 @@ Examples:
 @input_options
 @click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
 @click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
-@click.option("-c", "--concurrency", metavar="TYPE=N,...", help="Counts; the rest runs once.")
+@click.option("-c", "--concurrency", metavar="TYPE=N,...", is_flag=False, flag_value="", help="Counts; the rest once.")
 @click.option("-t", "--timeout", type=Grace(), default=5.0, help="Grace period; `inf`: no limit. [5]")
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), default="stop", help="What one's end means.")
 @click.option("--can-die", metavar="TYPE,...", default="", help="Types whose end does not end the run.")
@@ -77,7 +78,10 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
 
     Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
     """
+    if options["concurrency"] == "":
+        raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
     app = load_app(context)
+    _check_names(app, options)
     counts = resolve_formation(
         app.procfile.types, names=names, foreman=options["formation"], honcho=options["concurrency"]
     )
@@ -90,13 +94,25 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
     sink_fds = [_open_target(target) for target in options["sinks"]]
     notes = [*app.notes, _formation_note(counts), *_port_notes(specs)]
-    os.chdir(settings.root)
+    enter(settings.root)
+    # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     run = _Run(app, specs, options, notes, sink_fds, name_width(counts))
     return run_guarded(run.supervise, run.run_id)
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
+
+
+def _check_names(app: App, options: dict[str, Any]) -> None:
+    known = [entry.name for entry in app.procfile.types]
+    for option in ("can_die", "restart", "quiet"):
+        for name in _words(options[option]):
+            if name not in known and (option, name) != ("restart", "all"):
+                raise UsageMistake(
+                    f'--{option.replace("_", "-")}: unknown process type "{name}"', hint=did_you_mean(name, known)
+                )
 
 
 def _formation_note(counts: dict[str, int]) -> str:
@@ -138,12 +154,14 @@ class _Run:
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
         self._is_ending = False
+        self._sink_failure = 0
         self.run_id = f"{os.getpid()}-{time.time_ns()}"
 
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
         self._loop = Loop()
         has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
+        kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
         self._supervisor = Supervisor(
             self._loop,
             self._specs,
@@ -161,7 +179,7 @@ class _Run:
         self._loop.run()
         for stream in self._streams:
             stream.finish()
-        return self._supervisor.exit_code
+        return self._supervisor.exit_code or self._sink_failure
 
     def _listen(self, guard_fd: int) -> None:
         loop, supervisor = self._loop, self._supervisor
@@ -232,13 +250,18 @@ class _Run:
         for fd in self._sink_fds:
             from procman.sinks.jsonl import JsonLines
 
-            stream = Stream(self._loop, fd, lambda reason: None, on_room)
+            stream = Stream(self._loop, fd, self._on_sink_gone, on_room)
             self._streams.append(stream)
             self._sinks.append(JsonLines(stream))
 
     def _emit(self, event: Any) -> None:
         for sink in self._sinks:
             sink.write(event)
+
+    def _on_sink_gone(self, reason: str) -> None:
+        if reason:
+            click.echo(f"procman: --sink cannot be written: {reason}", err=True)
+            self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:
         if reason:
@@ -292,8 +315,10 @@ def _open_target(target: str) -> int:
             fd = int(place[3:])
             os.set_inheritable(fd, False)
             return fd
-        # Private, and never through a link that somebody else has planted.
-        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # O_NONBLOCK for a FIFO without a reader, which is refused. Private, and never through a link that somebody
+        # else has planted.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(place, flags, 0o600)
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "no such descriptor"
         raise OutputFileError(f"--sink {target}: {reason}") from None
