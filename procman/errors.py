@@ -129,8 +129,15 @@ class ConfigError(ProcmanError):
     exit_code = 78
 
 
-def system_failure(error: OSError) -> ProcmanError:
-    """Return what to tell when the system refused something that no caller of ours expects to fail."""
+def system_failure(error: OSError | ImportError) -> ProcmanError:
+    """Return what to tell when the system refused something that no caller of ours expects to fail.
+
+    Among it is an import for which there was no descriptor left; any other ImportError is raised again.
+    """
+    if isinstance(error, ImportError):
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise error
+        error = OSError(errno.EMFILE, "")
     reason = os.strerror(error.errno or 0).lower()
     hint = {
         errno.EMFILE: "raise the limit of open files (ulimit -n) or run fewer instances",

@@ -42,7 +42,7 @@ def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:
     code = EXIT_BUG
     try:
         code = supervise(guard_fd)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         failure = system_failure(error)
         code = failure.exit_code
         _tell(str(failure))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 FAULT_SWITCH = "PROCMAN_TEST_FAULT"
 """Only tests set this variable: "no-subreaper" is a system without one, "crash" is a bug on SIGUSR1."""
@@ -46,40 +44,20 @@ def _prctl(option: int, value: int) -> int:
     return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
 
 
-_callers_file_limit: tuple[int, int] | None = None
+def raise_file_limit(needed: int) -> int | None:
+    """Raise our soft limit of open files to `needed`, or as far as the hard limit lets us (getrlimit(2)).
 
-
-def raise_file_limit(needed: int) -> None:
-    """Raise our soft limit of open files to `needed`, or as far as the hard limit lets us (getrlimit(2))."""
-    global _callers_file_limit
-    if needed <= os.sysconf("SC_OPEN_MAX"):
-        return
+    Returns the limit that was there, for children to have, or None when nothing was to be done.
+    """
+    soft = os.sysconf("SC_OPEN_MAX")
+    if needed <= soft:
+        return None
     import resource
 
-    _callers_file_limit = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _set_file_limit(max(soft, needed if hard == resource.RLIM_INFINITY else min(needed, hard)), hard)
-
-
-@contextmanager
-def callers_file_limit() -> Iterator[None]:
-    """Give what is spawned inside the limit of open files that the caller had: limits are inherited (execve(2))."""
-    if _callers_file_limit is None:
-        yield
-        return
-    import resource
-
-    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _set_file_limit(*_callers_file_limit)
-    try:
-        yield
-    finally:
-        _set_file_limit(*ours)
-
-
-def _set_file_limit(soft: int, hard: int) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    return soft
 
 
 def signal_name(signum: int) -> str:

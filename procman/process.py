@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SpawnError
-from procman.kernel import callers_file_limit
 from procman.spec import ProcessSpec, encoded, os_bytes
 
 # CPython ignores these two, and an ignored signal stays ignored across execve (signal(7)): children get the default.
@@ -67,12 +66,19 @@ class Process:
             self.slave_fd = -1
 
 
-def spawn(spec: ProcessSpec, env: Mapping[str, str], terminal: Terminal | None, started_s: float) -> Process:
+def spawn(
+    spec: ProcessSpec,
+    env: Mapping[str, str],
+    terminal: Terminal | None,
+    started_s: float,
+    file_limit: int | None = None,
+) -> Process:
     """Start the process of `spec` in a session of its own, with stdin, stdout and stderr of ours.
 
     `env` is the whole environment. With `terminal` all three are a new pty, which is not the controlling terminal: that
     would hang up `cd x && app` before its own handler for the stop signal ran. Without one, stdin is /dev/null and the
-    other two one pipe, so that their order is kept; so it is when the system has no pty left. Raises SpawnError.
+    other two one pipe, so that their order is kept; so it is when the system has no pty left. `file_limit` is the
+    soft limit of open files it gets, if that is not ours. Raises SpawnError.
     """
     is_pty = terminal is not None
     try:
@@ -89,16 +95,15 @@ def spawn(spec: ProcessSpec, env: Mapping[str, str], terminal: Terminal | None, 
         raise _spawn_error(spec, error) from None
     stdin = child_fd if is_pty else _null_fd()
     try:
-        with callers_file_limit():
-            pid = os.posix_spawn(
-                spec.argv[0],
-                [os_bytes(word) for word in spec.argv],
-                encoded(env),
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_IGNORED_BY_PYTHON,
-            )
+        pid = os.posix_spawn(
+            spec.argv[0],
+            [os_bytes(word) for word in _with_file_limit(spec.argv, file_limit)],
+            encoded(env),
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_IGNORED_BY_PYTHON,
+        )
     except OSError as error:
         os.close(output_fd)
         os.close(child_fd)
@@ -108,6 +113,12 @@ def spawn(spec: ProcessSpec, env: Mapping[str, str], terminal: Terminal | None, 
         return Process(pid, output_fd, child_fd, started_s)
     os.close(child_fd)
     return Process(pid, output_fd, -1, started_s)
+
+
+def _with_file_limit(argv: tuple[str, ...], file_limit: int | None) -> tuple[str, ...]:
+    # By the shell: glibc's posix_spawn refuses descriptors above the limit of its own process, so ours must stay.
+    shell, flag, text = argv
+    return argv if file_limit is None else (shell, flag, f"ulimit -S -n {file_limit}\n{text}")
 
 
 @functools.cache

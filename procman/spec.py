@@ -237,7 +237,7 @@ def with_arguments(entry: ProcessType, arguments: Sequence[str]) -> ProcessType:
     import shlex
 
     ending = _ending(entry.command)
-    if not ending and re.fullmatch(r"(?:[A-Za-z_][A-Za-z0-9_]*=\S*\s*)+", entry.command):
+    if not ending and re.search(r"(?:^|[;&|])\s*(?:[A-Za-z_][A-Za-z0-9_]*=\S*\s*)+$", entry.command):
         ending = "an assignment"
     if ending:
         raise ProcfileError(

@@ -67,6 +67,7 @@ class Supervisor:
         terminal: Terminal | None,
         grace_s: float,
         on_end: Callable[[], None],
+        file_limit: int | None = None,
     ) -> None:
         self.exit_code = 0
         self._loop = loop
@@ -75,6 +76,7 @@ class Supervisor:
         self._env = env
         self._mark = {"PROCMAN_RUN": run_id}
         self._terminal = terminal
+        self._file_limit = file_limit
         self._grace_s = grace_s
         self._on_end = on_end
         self._reaper = Reaper()
@@ -230,7 +232,8 @@ class Supervisor:
         instance.strays.clear()
         spec = instance.spec
         try:
-            process = spawn(spec, {**self._env, **spec.env, **self._mark}, self._terminal, self._loop.now())
+            env = {**self._env, **spec.env, **self._mark}
+            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
@@ -401,8 +404,8 @@ class Supervisor:
     # --- the end of the run ---
 
     def _end_if_over(self) -> None:
-        if self._is_over or self._alive:
-            return
+        if self._is_over or self._alive or self._multiplexer is None:
+            return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
             self._stop_s = self._loop.now()
             self.exit_code = next((i.status.code for i in self._instances if i.state is State.FAILED and i.status), 0)

@@ -57,6 +57,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit by the table in docs/exit-codes.md; never a traceback."""
     _open_standard_streams()
+    code: object
     try:
         code = cli.main(prog_name="procman", standalone_mode=False)
     except click.ClickException as error:
@@ -69,7 +70,7 @@ def main() -> None:
         code = error.exit_code
     except BrokenPipeError:
         code = EXIT_READER_GONE
-    except OSError as error:
+    except (OSError, ImportError) as error:
         failure = system_failure(error)
         _complain(str(failure))
         code = failure.exit_code

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -161,7 +162,7 @@ class _Run:
         """Run the formation to its end; return the exit code."""
         self._loop = Loop()
         has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
-        kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
+        file_limit = kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
         self._supervisor = Supervisor(
             self._loop,
             self._specs,
@@ -170,6 +171,7 @@ class _Run:
             self._terminal() if has_pty else None,
             self._options["timeout"],
             self._end,
+            file_limit,
         )
         self._listen(guard_fd)
         self._supervisor.start()
@@ -247,10 +249,10 @@ class _Run:
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
         self._sinks.append(Console(console, style, lambda name: index_of.get(name, 0)))
-        for fd in self._sink_fds:
+        for fd, target in zip(self._sink_fds, self._options["sinks"], strict=True):
             from procman.sinks.jsonl import JsonLines
 
-            stream = Stream(self._loop, fd, self._on_sink_gone, on_room)
+            stream = Stream(self._loop, fd, partial(self._on_sink_gone, target), on_room)
             self._streams.append(stream)
             self._sinks.append(JsonLines(stream))
 
@@ -258,9 +260,9 @@ class _Run:
         for sink in self._sinks:
             sink.write(event)
 
-    def _on_sink_gone(self, reason: str) -> None:
+    def _on_sink_gone(self, target: str, reason: str) -> None:
         if reason:
-            click.echo(f"procman: --sink cannot be written: {reason}", err=True)
+            click.echo(f"procman: --sink {target} cannot be written: {reason}", err=True)
             self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:

@@ -70,7 +70,7 @@ class World:
 
     # --- what the supervisor calls ---
 
-    def spawn(self, spec: ProcessSpec, env: object, terminal: object, now_s: float) -> Process:
+    def spawn(self, spec: ProcessSpec, env: object, terminal: object, now_s: float, file_limit: object) -> Process:
         if self.fails:
             self.fails -= 1
             raise SpawnError(f"{spec.name} cannot start: made up")

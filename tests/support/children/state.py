@@ -1,4 +1,4 @@
-"""Write as JSON what this process was given to a file (`$PS.json` works), and go on until a signal: TOKEN FILE."""
+"""Write as JSON what this process was given to a file (`$PS.json` works), and go on until a signal: TOKEN FILE [exit]."""
 
 import json
 import os
@@ -26,5 +26,5 @@ with open(path + ".new", "w") as file:
     json.dump(state, file)
 os.rename(path + ".new", path)
 os.write(1, b"written\n")
-while True:
+while sys.argv[3:] != ["exit"]:
     signal.pause()
