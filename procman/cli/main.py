@@ -57,7 +57,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit by the table in docs/exit-codes.md; never a traceback."""
     _open_standard_streams()
-    code: object
     try:
         code = cli.main(prog_name="procman", standalone_mode=False)
     except click.ClickException as error:
@@ -65,6 +64,8 @@ def main() -> None:
         code = error.exit_code
     except click.Abort:
         code = 130
+    except SystemExit:  # click's way with a closed pipe
+        code = EXIT_READER_GONE
     except ProcmanError as error:
         _complain(str(error))
         code = error.exit_code
