@@ -1,4 +1,4 @@
-"""Write as JSON what this process was given to a file (`$PS.json` works), and go on until a signal: TOKEN FILE [exit]."""
+"""Write as JSON what this process was given to a file (`$PS.json` works), and wait for a signal: TOKEN FILE [exit]."""
 
 import json
 import os
