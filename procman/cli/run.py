@@ -6,8 +6,7 @@ import errno
 import os
 import re
 import signal
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -93,7 +92,7 @@ def _start(context: click.Context, words: list[str]) -> Any:
         return start.invoke(started)
 
 
-def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> NoReturn:
+def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> int:
     """Become the command (execve): its terminal, its signals and its exit code are the caller's own affair."""
     # Python changed these from what the caller had; ignored signals would stay ignored (signal(7)).
     for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):
@@ -115,7 +114,7 @@ def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> NoReturn:
         not_found = error.errno in (errno.ENOENT, errno.ENOTDIR)
         reason = "command not found" if not_found else os.strerror(error.errno or 0).lower()
         click.echo(f"procman: {argv[0]}: {reason}", err=True)
-        sys.exit(EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE)
+        return EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE
 
 
 def _was_ignored(name: str) -> bool:

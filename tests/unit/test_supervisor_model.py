@@ -27,6 +27,7 @@ from procman.errors import SourceRef, SpawnError
 from procman.events import Event, Exited, GaveUp, Notice, Restarting, Started
 from procman.leftovers import KILL_WAIT_S
 from procman.lifecycle import Input, State
+from procman.output import Multiplexer
 from procman.process import ExitStatus, Process, Reaper
 from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
 from procman.spec import ProcessSpec
@@ -88,6 +89,9 @@ class World:
 
     def group_exists(self, pgid: int) -> bool:
         return any(proc.group == pgid for proc in self.procs.values())
+
+    def is_group_alive(self, pgid: int) -> bool:
+        return any(proc.group == pgid and proc.wait_status is None for proc in self.procs.values())
 
     def signal_pid(self, pid: int, signum: int) -> None:
         if pid in self.procs:
@@ -200,6 +204,7 @@ class SupervisorModel(RuleBasedStateMachine):
         self.patches = ExitStack()
         for name in ("spawn", "signal_group", "stop_group", "group_exists"):
             self.patches.enter_context(mock.patch.object(module, name, getattr(self.world, name)))
+        self.patches.enter_context(mock.patch.object(sweep, "is_group_alive", self.world.is_group_alive))
         for name in ("children", "marked", "mark_of", "group_of", "signal_pid", "stop_pid"):
             self.patches.enter_context(mock.patch.object(sweep, name, getattr(self.world, name)))
         self.patches.enter_context(mock.patch.object(sweep, "describe", str))
@@ -213,6 +218,7 @@ class SupervisorModel(RuleBasedStateMachine):
         self.supervisor = Supervisor(self.loop, SPECS, {}, RUN, None, GRACE_S, self.on_end)
         self.supervisor._emit = self.on_event  # type: ignore[method-assign]
         self.supervisor.start()
+        self.supervisor.attach(Multiplexer(self.loop, self.on_event, lambda: False, prompt_s=1.0))
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
