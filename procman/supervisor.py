@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.output import Feed, Multiplexer
 
-HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after a second signal
 SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
 
 
@@ -71,6 +70,7 @@ class Supervisor:
         file_limit: int | None = None,
     ) -> None:
         self.exit_code = 0
+        self.is_hurried = False  # a second signal came: wait for nobody
         self._loop = loop
         self._instances = [Instance(spec) for spec in specs]
         self._alive = set(self._instances)  # those whose state is not an end
@@ -94,7 +94,6 @@ class Supervisor:
         self._killed: list[str] = []
         self._lost: list[str] = []
         self._is_over = False
-        self._is_hurried = False
 
     # --- from outside ---
 
@@ -151,7 +150,7 @@ class Supervisor:
         if self._is_over:
             self._on_end()
             return
-        self._is_hurried = True
+        self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
         for instance in self._instances:
@@ -432,8 +431,6 @@ class Supervisor:
         killed = f", {len(killed_names)} had to be killed" if killed_names else ""
         self._notice(SYSTEM, f"{self._end_text}{killed}; {proof}")
         self._on_end()
-        if self._is_hurried:
-            self._loop.call_later(HURRIED_WAIT_S, self._on_end)
 
     # --- events ---
 

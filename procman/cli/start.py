@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from procman.sinks.stream import Stream
 
 SPARE_FILES = 64  # what procman opens for itself, with some room
+HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after a second signal
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
@@ -280,6 +281,8 @@ class _Run:
             self._loop.stop()
             return
         self._is_ending = True
+        if self._supervisor.is_hurried:
+            self._loop.call_later(HURRIED_WAIT_S, self._loop.stop)
         for stream in self._streams:
             stream.on_idle = self._stop_if_idle
         for sink in self._sinks:
