@@ -285,7 +285,6 @@ class Supervisor:
 
     def _name_lost(self, instance: Instance) -> None:
         assert instance.process is not None
-        self._headless.pop(instance, None)
         self._lost.append(instance.spec.name)
         self._notice(instance.spec.name, f"could not be killed: {sweep.describe(instance.process.pid)} is still there")
 
@@ -419,6 +418,7 @@ class Supervisor:
         if self._is_over:
             return
         self._is_over = True
+        self._check_headless()  # one that was given up may have gone after all
         if self._multiplexer is not None:
             for feed in self._feeds:
                 self._multiplexer.drain(feed)
