@@ -256,8 +256,10 @@ class Supervisor:
                 instance.spec.name, instance.process.output_fd, is_pty=instance.process.slave_fd >= 0
             )
             instance.process.output_fd = -1
+            # The feed before it is kept only as long as somebody who was left behind has its pipe open.
+            if instance.feed is not None and instance.feed.fd < 0:
+                self._feeds.pop(instance.feed, None)
             instance.feed = feed
-            self._feeds = {known: None for known in self._feeds if known.fd >= 0}
             self._feeds[feed] = None
 
     def _send_stop(self, instance: Instance) -> None:
