@@ -158,7 +158,7 @@ def _read_entry(line: str, source: SourceRef) -> Iterator[ProcessType | Problem]
         if command.startswith("//") and not blank:
             message = f'read as process type {quoted(name)} with a command that starts with "//"'
             yield Problem(WARNING, message, source, 'start the line with "#", or put a blank after ":"')
-        elif "=" in command.split(None, 1)[0] and re.fullmatch(_ONLY_ASSIGNMENTS, command):
+        elif "=" in command.partition(" ")[0] and re.fullmatch(_ONLY_ASSIGNMENTS, command):
             message = f"the command of {quoted(name)} only sets variables and ends at once"
             yield Problem(WARNING, message, source, "put variables into .env")
 

@@ -89,6 +89,7 @@ ROWS: dict[str, tuple[bytes, dict[str, str], list[str]]] = {
     "P34 UTF-32": ("web: run".encode("utf-32"), {}, ["!P: the file is UTF-32, not UTF-8"]),
     "P35 other line ends": ("web: a\u2028b: c\x0bd\x0c".encode(), {"web": "a\u2028b: c\x0bd\x0c"}, []),
     "P36 long line": (b"web: " + b"x" * 70_000, {"web": "x" * 70_000}, []),
+    "P35 a command of other blanks": ("web:\u2028".encode(), {"web": "\u2028"}, []),
     "P37 env": (b"env: A=1 B='x y'", {"env": "A=1 B='x y'"}, ['?P:1: warning: the command of "env" only sets']),
     "P37 a command follows": (b"env: A=1 B=2 run", {"env": "A=1 B=2 run"}, []),
     "P37 a list of commands": (b"env: A=1; run", {"env": "A=1; run"}, []),
