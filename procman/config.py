@@ -1,13 +1,14 @@
 """One settings record for a run, and where each value came from. The rules are in docs/configuration.md.
 
-Option > `PROCMAN_*` of the caller > procman.toml or [tool.procman] > .foreman > default. Nothing here opens a file.
+Option > `PROCMAN_*` of the caller > procman.toml or [tool.procman] > .foreman > default. Nothing here opens a file; the
+readers of settings files are in settings_files.py.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -15,13 +16,10 @@ from procman.errors import (
     NOTE,
     REFUSED,
     WARNING,
-    ConfigError,
     Problem,
     SourceRef,
-    capped,
     did_you_mean,
     quoted,
-    read_text,
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
 
@@ -64,7 +62,7 @@ class Settings(NamedTuple):
     env_encoding: str = "utf-8"
     processes: Mapping[str, ProcessSettings] = NOTHING
     origins: Mapping[str, str] = NOTHING  # field -> "-p", "PROCMAN_PORT", "procman.toml:3"; DEFAULT if missing
-    problems: tuple[Problem, ...] = ()  # warnings and notes: what is wrong was raised
+    problems: tuple[Problem, ...] = ()  # of any severity: what is wrong is not among the values
 
     def origin(self, field: str) -> str:
         """Return where the value of `field` came from."""
@@ -124,6 +122,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 def _duration(value: Any) -> float:
     """Return seconds from "10s", "500ms", "2m", "1h", or a number of seconds."""
+    if value == "inf":
+        return float(value)
     if isinstance(value, str):
         parts = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|)", value)
         if parts is None:
@@ -134,7 +134,7 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
-_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
 def _exactly(kind: type, value: Any) -> Any:
@@ -197,7 +197,7 @@ _PORT = _Kind(
 )
 _STEP = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
-_FLAG = _Kind("true or false", lambda word: _FLAGS[word.lower()], lambda value: _exactly(bool, value))
+_FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
 _TEXT = _Kind("a string", str, lambda value: _exactly(str, value))
@@ -205,43 +205,39 @@ _FILE = _Kind("a file inside the root", _inside_root, _inside_root)
 _ON_EXIT = _one_of("stop", "fail", "ignore")
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     field: str  # of Settings or ProcessSettings
     kind: _Kind
     option: str = ""  # how messages name the option
 
 
-SETTINGS: Mapping[str, _Setting] = {
-    "procfile": _Setting("procfile", _FILE, "-f"),
-    "env": _Setting("env_files", _LIST, "-e"),
-    "formation": _Setting("formation", _COUNTS, "-m"),
-    "port": _Setting("base_port", _PORT, "-p"),
-    "port_step": _Setting("port_step", _STEP, "--port-step"),
-    "grace": _Setting("grace_s", _SECONDS, "-t"),
-    "override": _Setting("dotenv_wins", _FLAG, "--no-override"),
-    "on_exit": _Setting("on_exit", _ON_EXIT, "--on-exit"),
-    "can_die": _Setting("can_die", _LIST, "--can-die"),
-    "restart": _Setting("restart", _LIST, "--restart"),
-    "quiet": _Setting("quiet", _LIST, "-q"),
-    "color": _Setting("color", _one_of("auto", "always", "never"), "--color"),
-    "timestamp": _Setting("timestamp", _FLAG, "--no-timestamp"),
-    "prefix": _Setting("prefix", _FLAG, "--no-prefix"),
-    "interpolate": _Setting("interpolates", _FLAG, "--interpolate"),
-    "env_encoding": _Setting("env_encoding", _TEXT, "--env-encoding"),
+SETTINGS: Mapping[str, Setting] = {
+    "procfile": Setting("procfile", _FILE, "-f"),
+    "env": Setting("env_files", _LIST, "-e"),
+    "formation": Setting("formation", _COUNTS, "-m"),
+    "port": Setting("base_port", _PORT, "-p"),
+    "port_step": Setting("port_step", _STEP, "--port-step"),
+    "grace": Setting("grace_s", _SECONDS, "-t"),
+    "override": Setting("dotenv_wins", _FLAG, "--no-override"),
+    "on_exit": Setting("on_exit", _ON_EXIT, "--on-exit"),
+    "can_die": Setting("can_die", _LIST, "--can-die"),
+    "restart": Setting("restart", _LIST, "--restart"),
+    "quiet": Setting("quiet", _LIST, "-q"),
+    "color": Setting("color", _one_of("auto", "always", "never"), "--color"),
+    "timestamp": Setting("timestamp", _FLAG, "--no-timestamp"),
+    "prefix": Setting("prefix", _FLAG, "--no-prefix"),
+    "interpolate": Setting("interpolates", _FLAG, "--interpolate"),
+    "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
 }
 """The settings by their key in procman.toml; PROCMAN_ and the key in upper case is the variable."""
 
-PROCESS_SETTINGS: Mapping[str, _Setting] = {
-    "restart": _Setting("restart", _one_of("no", "on-failure", "always")),
-    "on_exit": _Setting("on_exit", _ON_EXIT),
-    "grace": _Setting("grace_s", _SECONDS),
-    "stop_signal": _Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
-    "env": _Setting("env", _Kind("a table of NAME = string", str, _variables)),
+PROCESS_SETTINGS: Mapping[str, Setting] = {
+    "restart": Setting("restart", _one_of("no", "on-failure", "always")),
+    "on_exit": Setting("on_exit", _ON_EXIT),
+    "grace": Setting("grace_s", _SECONDS),
+    "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
+    "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
 }
-
-FOREMAN_KEYS = {key: key for key in ("procfile", "env", "formation", "port", "timestamp")} | {"timeout": "grace"}
-FOREMAN_EXPORT_KEYS = ("app", "log", "run", "template", "user")
-"""Keys of .foreman that mean something to `export` alone."""
 
 VARIABLES = {f"PROCMAN_{key.upper()}": key for key in SETTINGS if key != "env"} | {"PROCMAN_ENV_FILES": "env"}
 IDENTITY = ("PROCMAN_PROCESS", "PROCMAN_PROCESS_TYPE", "PROCMAN_INSTANCE", "PROCMAN_RUN")
@@ -258,16 +254,13 @@ def resolve_settings(
     caller: Mapping[str, str] = NOTHING,
     files: Sequence[SettingsFile] = (),
 ) -> Settings:
-    """Return the settings of a run. Raises ConfigError that tells everything wrong in all places at once.
+    """Return the settings of a run. Never raises: everything wrong, in all places, stands in `problems`.
 
     `options` are by key of SETTINGS, already of the right type, and only those that were given (port None: --no-port).
-    `files` come in order of precedence. Paths of env files in a settings file are relative to `root`.
+    `files` come in order of precedence. Env files that one of them names are relative to its directory.
     """
     given = {SETTINGS[key].field: Given(value, SETTINGS[key].option) for key, value in options.items()}
-    layers = [SettingsFile("", given), read_caller(caller), *(_rooted(file, root) for file in files)]
-    problems = [problem for layer in layers for problem in layer.problems]
-    if bad := [problem for problem in problems if problem.severity == REFUSED]:
-        raise ConfigError.of(bad)
+    layers = [SettingsFile("", given), read_caller(caller), *(_rooted(file) for file in files)]
     winning: dict[str, Given] = {}
     processes: dict[str, ProcessSettings] = {}
     for layer in reversed(layers):
@@ -278,39 +271,37 @@ def resolve_settings(
         **{field: value for field, (value, _) in winning.items()},
         processes=processes,
         origins={field: origin for field, (_, origin) in winning.items()},
-        problems=tuple(problems),
+        problems=tuple(problem for layer in layers for problem in layer.problems),
     )
 
 
-def _rooted(file: SettingsFile, root: str) -> SettingsFile:
+def _rooted(file: SettingsFile) -> SettingsFile:
     env_files = file.values.get("env_files")
     if env_files is None:
         return file
-    paths = tuple(posixpath.join(root, path) for path in env_files.value)
+    paths = tuple(posixpath.join(posixpath.dirname(file.path), path) for path in env_files.value)
     return file._replace(values={**file.values, "env_files": env_files._replace(value=paths)})
 
 
 def with_dotenv(settings: Settings, dotenv: Mapping[str, _Sourced], caller: Mapping[str, str]) -> Settings:
     """Return `settings` with the base port from PORT and the Procfile from PROCFILE, where nothing else says them.
 
-    `.env` comes before the caller's environment. Raises ConfigError that tells what is wrong, never the value.
+    `.env` comes before the caller's environment. What is wrong is added to the problems, never with the value.
     """
-    problems: list[Problem] = []
     for name, key in (("PORT", "port"), ("PROCFILE", "procfile")):
-        field, kind, _ = SETTINGS[key]
+        field, kind, option = SETTINGS[key]
         bound = dotenv.get(name)
         word = bound.value if bound else caller.get(name, "")
         if settings.origin(field) != DEFAULT or not word:
             continue
         source = bound.source if bound else SourceRef(f"{name} of the environment")
-        value = _value(kind, kind.from_word, word)
-        if isinstance(value, _Wrong) or value is None:
+        value = value_of(kind, kind.from_word, word)
+        if isinstance(value, Wrong) or value is None:
             expected = f"a number from 1 to {MAX_PORT}" if key == "port" else kind.expected
-            problems.append(Problem(REFUSED, f"{name} is not {expected}", source, f"or give {SETTINGS[key].option}"))
-            continue
-        settings = settings._replace(**{field: value}, origins={**settings.origins, field: str(source)})
-    if problems:
-        raise ConfigError.of(problems)
+            problem = Problem(REFUSED, f"{name} is not {expected}", source, f"or give {option}")
+            settings = settings._replace(problems=(*settings.problems, problem))
+        else:
+            settings = settings._replace(**{field: value}, origins={**settings.origins, field: str(source)})
     return settings
 
 
@@ -331,16 +322,16 @@ def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
     ]
 
 
-class _Wrong(NamedTuple):
+class Wrong(NamedTuple):
     expected: str
 
 
-def _value(kind: _Kind, read: Callable[[Any], Any], raw: Any) -> Any:
-    """Return the value, or _Wrong."""
+def value_of(kind: _Kind, read: Callable[[Any], Any], raw: Any) -> Any:
+    """Return the value, or Wrong."""
     try:
         return read(raw)
     except (ValueError, KeyError):
-        return _Wrong(kind.expected)
+        return Wrong(kind.expected)
 
 
 # --- the caller's environment ----------------------------------------------------------------------------------------
@@ -359,188 +350,9 @@ def read_caller(caller: Mapping[str, str]) -> SettingsFile:
             problems.append(Problem(severity, "no setting of procman has this name", SourceRef(name), hint))
         elif caller[name]:
             field, kind, _ = SETTINGS[VARIABLES[name]]
-            value = _value(kind, kind.from_word, caller[name])
-            if isinstance(value, _Wrong):
+            value = value_of(kind, kind.from_word, caller[name])
+            if isinstance(value, Wrong):
                 problems.append(Problem(REFUSED, f"expected {value.expected}", SourceRef(name)))
             else:
                 values[field] = Given(value, name)
     return SettingsFile("", values, problems=tuple(problems))
-
-
-# --- procman.toml and pyproject.toml ---------------------------------------------------------------------------------
-
-
-def parse_settings(data: bytes, path: str) -> SettingsFile:
-    """Parse procman.toml, pyproject.toml or .foreman, told apart by name. Never raises: see `problems`."""
-    name = posixpath.basename(path)
-    # Most projects have a pyproject.toml that knows nothing of procman: those do not pay for the parser.
-    if name == "pyproject.toml" and b"procman" not in data:
-        return SettingsFile(path, {})
-    text, damage = read_text(data, path)
-    if damage:
-        return SettingsFile(path, {}, problems=tuple(damage))
-    if name == ".foreman":
-        return _parse_foreman(text, path)
-    return _parse_toml(text.replace("\r\n", "\n"), path, ("tool", "procman") if name == "pyproject.toml" else ())
-
-
-MAX_DOTS = 1000
-"""Dots in one line: the TOML parser's time grows with the square of a dotted key's parts."""
-
-
-def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
-    import tomllib  # only for those who have such a file
-
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.count(".") > MAX_DOTS:
-            problem = Problem(REFUSED, f"more than {MAX_DOTS} dots in a line", SourceRef(path, number))
-            return SettingsFile(path, {}, problems=(problem,))
-    try:
-        table: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, _, place = str(error).partition(" (at ")
-        # At the end of the text it names no line.
-        numbers = [int(number) for number in re.findall("[0-9]+", place)] or [text.rstrip("\n").count("\n") + 1]
-        source = SourceRef(path, *numbers[:2])
-        return SettingsFile(path, {}, problems=(Problem(REFUSED, f"not TOML: {what}", source),))
-    except (ValueError, RecursionError):  # a number of 5,000 digits, or as many brackets
-        return SettingsFile(path, {}, problems=(Problem(REFUSED, "not TOML that can be read", SourceRef(path)),))
-    lines = _toml_lines(text)
-    for at, key in enumerate(inside, 1):
-        table = table.get(key, {})
-        if not isinstance(table, dict):
-            source = _source(path, lines, inside[:at])
-            return SettingsFile(path, {}, problems=(Problem(REFUSED, f"{key} is no table", source),))
-    return _settings_of(table, path, lines, inside)
-
-
-_Lines = Mapping[tuple[str, ...], int]
-
-
-def _settings_of(table: dict[str, Any], path: str, lines: _Lines, inside: tuple[str, ...]) -> SettingsFile:
-    values: dict[str, Given] = {}
-    processes: dict[str, ProcessSettings] = {}
-    own = {key: value for key, value in table.items() if key != "process"}
-    problems = [
-        *capped(_fields(own, SETTINGS, path, lines, inside, values), path),
-        *capped(_sections(table.get("process", {}), path, lines, (*inside, "process"), processes), path),
-    ]
-    return SettingsFile(path, values, processes, tuple(problems))
-
-
-def _sections(
-    sections: Any, path: str, lines: _Lines, inside: tuple[str, ...], processes: dict[str, ProcessSettings]
-) -> Iterator[Problem]:
-    """Put what each [process.NAME] says into `processes`; yield what is wrong."""
-    if not isinstance(sections, dict):
-        yield Problem(REFUSED, "process is no table", _source(path, lines, inside), "write [process.web]")
-        return
-    for name, section in sections.items():
-        source = _source(path, lines, (*inside, name))
-        if not isinstance(section, dict):
-            yield Problem(REFUSED, f"process.{name[:60]} is no table", source, "write [process.web]")
-            continue
-        fields: dict[str, Given] = {}
-        yield from _fields(section, PROCESS_SETTINGS, path, lines, (*inside, name), fields)
-        processes[name] = ProcessSettings(source, **{field: given.value for field, given in fields.items()})
-
-
-def _fields(
-    table: dict[str, Any],
-    known: Mapping[str, _Setting],
-    path: str,
-    lines: _Lines,
-    inside: tuple[str, ...],
-    fields: dict[str, Given],
-) -> Iterator[Problem]:
-    """Put the values of one TOML table into `fields`; yield what is wrong."""
-    for key, raw in table.items():
-        source = _source(path, lines, (*inside, key))
-        if key not in known:
-            yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known))
-            continue
-        field, kind, _ = known[key]
-        value = _value(kind, kind.from_toml, raw)
-        if isinstance(value, _Wrong):
-            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
-        else:
-            fields[field] = Given(value, str(source))
-
-
-_TOML_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
-_TOML_KEYS = rf"{_TOML_PART}(?:[ \t]*\.[ \t]*{_TOML_PART})*"
-_TOML_LINE = rf"[ \t]*(?:(\[\[?)[ \t]*({_TOML_KEYS})|({_TOML_KEYS})[ \t]*=)"
-
-
-def _toml_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line of each key, for messages: tomllib does not tell. A string of many lines may mislead it."""
-    lines: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.split("\n"), 1):
-        if found := re.match(_TOML_LINE, line):
-            parts = tuple(part.strip("\"'") for part in re.findall(_TOML_PART, found[2] or found[3]))
-            key = parts if found[1] else table + parts
-            if found[1]:
-                table = parts
-            for end in range(1, len(key) + 1):
-                lines.setdefault(key[:end], number)
-    return lines
-
-
-def _source(path: str, lines: _Lines, key: tuple[str, ...]) -> SourceRef:
-    """Return the line of `key`, or of the nearest table around it that has one."""
-    while key and key not in lines:
-        key = key[:-1]
-    return SourceRef(path, lines.get(key, 0))
-
-
-# --- .foreman --------------------------------------------------------------------------------------------------------
-
-MAX_LINE = 10_000
-"""Characters of a line in .foreman: the search for a comment takes time that grows with the square of its blanks."""
-
-_YAML_LINE = (
-    r"""([A-Za-z_-]+)[ \t]*:(?:[ \t]+|$)(?:"([^"\\]*)"|'([^']*)'|([^"'\[{&*!|>%@`#].*?)|)(?:[ \t]*$|[ \t]+#.*)"""
-)
-
-
-def _parse_foreman(text: str, path: str) -> SettingsFile:
-    """Read the flat part of YAML that Foreman's settings need: `key: value`, comments, quotes."""
-    values: dict[str, Given] = {}
-    problems = capped(_foreman_lines(text.replace("\r\n", "\n").split("\n"), path, values), path)
-    return SettingsFile(path, values, problems=tuple(problems))
-
-
-def _foreman_lines(lines: Iterable[str], path: str, values: dict[str, Given]) -> Iterator[Problem]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#") or line.rstrip() in ("---", "..."):
-            continue
-        found = re.fullmatch(_YAML_LINE, line) if len(line) <= MAX_LINE else None
-        source = SourceRef(path, number)
-        if found is None:
-            yield Problem(REFUSED, "not a plain setting", source, 'write "key: value"')
-            continue
-        word = next((group for group in found.groups()[1:] if group is not None), "")
-        yield from _foreman_setting(found[1], word, source, values)
-
-
-def _foreman_setting(key: str, word: str, source: SourceRef, values: dict[str, Given]) -> Iterator[Problem]:
-    """Put one setting into `values`; yield what is wrong with it."""
-    if key in FOREMAN_EXPORT_KEYS or (key == "root" and word in (".", "./")):
-        return
-    if key == "root":
-        yield Problem(REFUSED, "the root is fixed before this file is read", source, "give it with -d")
-    elif key == "color":
-        # Foreman's option forces colours; without it a terminal decides.
-        values["color"] = Given("always" if _FLAGS.get(word.lower()) else "auto", str(source))
-    elif key not in FOREMAN_KEYS:
-        yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, FOREMAN_KEYS))
-    elif word:
-        field, kind, _ = SETTINGS[FOREMAN_KEYS[key]]
-        value = _value(kind, kind.from_word, word)
-        if isinstance(value, _Wrong):
-            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
-        elif field in values:
-            yield Problem(REFUSED, f"{quoted(key)} is given twice", source, f"the other is {values[field].origin}")
-        else:
-            values[field] = Given(value, str(source))

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from procman.cli.options import App, enter, input_options, load_app
+from procman.cli.app import App, enter, load_app, said_of_input
+from procman.cli.options import input_options
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
 from procman.kernel import flush_standard_streams
 from procman.procfile import ProcessType
@@ -46,10 +47,9 @@ Examples:
 """,
 )
 @input_options
-@click.option("--verbose", is_flag=True, help="Show the command that runs.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
 @click.pass_context
-def command(context: click.Context, words: tuple[str, ...], verbose: bool) -> Any:
+def command(context: click.Context, words: tuple[str, ...]) -> Any:
     """Run one command exactly as the regular processes run: same environment, directory and shell.
 
     A process type's name runs its entry, with further arguments appended. The exit code is the command's.
@@ -61,14 +61,14 @@ def command(context: click.Context, words: tuple[str, ...], verbose: bool) -> An
     if not is_program and COUNT.fullmatch(words[0]):
         return _start(context, list(words))
     app = load_app(context)
-    for note in app.notes:
+    for note in said_of_input(app):
         click.echo(f"procman: {note}", err=True)
     entry = None if is_program else next((known for known in app.procfile.types if known.name == words[0]), None)
     if entry is not None:
         entry = with_arguments(entry, words[1:])
     spec = _spec(app, entry or ProcessType(words[0], "", SourceRef("command line")))
     argv = spec.argv if entry else words
-    if verbose:
+    if app.is_verbose:
         click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)
     return _replace_self(spec, argv)
 

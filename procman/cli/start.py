@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman import kernel, sweep
-from procman.cli.options import App, enter, input_options, load_app
-from procman.errors import EXIT_KILLED, OutputFileError, SpawnError, UsageMistake, did_you_mean
+from procman.cli.app import App, enter, load_app, said_of_input
+from procman.cli.options import OfSetting, flattened, input_options
+from procman.config import SETTINGS, Settings
+from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
 from procman.guard import run_guarded
@@ -33,18 +35,7 @@ HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
-
-class Grace(click.FloatRange):
-    """Seconds from 0 up; `inf` is a time, "not a number" is none."""
-
-    def __init__(self) -> None:
-        super().__init__(min=0)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = float(super().convert(value, param, ctx))
-        if seconds != seconds:
-            self.fail("nan is no number of seconds.", param, ctx)
-        return seconds
+TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
 
 @click.command(
@@ -62,15 +53,15 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
 @click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
 @click.option("-c", "--concurrency", metavar="TYPE=N,...", is_flag=False, flag_value="", help="Counts; the rest once.")
-@click.option("-t", "--timeout", type=Grace(), default=5.0, help="Grace period; `inf`: no limit. [5]")
-@click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), default="stop", help="What one's end means.")
-@click.option("--can-die", metavar="TYPE,...", default="", help="Types whose end does not end the run.")
-@click.option("--restart", metavar="TYPE,...", default="", help="Types that come back after an end; `all` for all.")
-@click.option("-q", "--quiet", metavar="TYPE,...", default="", help="Types whose output is not shown.")
-@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), default="auto", help="[auto]")
+@click.option("-t", "--timeout", "grace", metavar="TIME", type=OfSetting("grace"), help="Grace period; or 2m, inf. [5]")
+@click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
+@click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
+@click.option("--restart", **TYPES, type=OfSetting("restart"), help="Types that come back after an end; `all` for all.")
+@click.option("-q", "--quiet", **TYPES, type=OfSetting("quiet"), help="Types whose output is not shown.")
+@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), help="[auto]")
 @click.option("--no-color", "--no-colour", is_flag=True, help="The same as --color never.")
-@click.option("--no-timestamp", is_flag=True, help="Show no time.")
-@click.option("--no-prefix", is_flag=True, help="Show neither time nor name.")
+@click.option("--timestamp/--no-timestamp", default=None, help="Show the time. [yes]")
+@click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
 @click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines; or jsonl:FILE.")
@@ -82,39 +73,26 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     """
     if options["concurrency"] == "":
         raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
-    app = load_app(context)
-    _check_names(app, options)
+    if options["no_color"]:
+        options["color"] = "never"
+    app = load_app(context, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
+    settings = app.settings
     counts = resolve_formation(
-        app.procfile.types, names=names, foreman=options["formation"], honcho=options["concurrency"]
-    )
-    settings = app.settings._replace(
-        grace_s=options["timeout"],
-        on_exit=options["on_exit"],
-        can_die=_words(options["can_die"]),
-        restart=_words(options["restart"]),
+        app.procfile.types,
+        names=names,
+        foreman=options["formation"],
+        honcho=options["concurrency"],
+        setting=settings.formation,
+        origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
     sink_fds = [_open_target(target) for target in options["sinks"]]
-    notes = [*app.notes, _formation_note(counts), *_port_notes(specs)]
+    notes = [*said_of_input(app), _formation_note(counts), *_port_notes(specs)]
     enter(settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     run = _Run(app, specs, options, notes, sink_fds, name_width(counts))
     return run_guarded(run.supervise, run.run_id)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)
-
-
-def _check_names(app: App, options: dict[str, Any]) -> None:
-    known = [entry.name for entry in app.procfile.types]
-    for option in ("can_die", "restart", "quiet"):
-        for name in _words(options[option]):
-            if name not in known and (option, name) != ("restart", "all"):
-                raise UsageMistake(
-                    f'--{option.replace("_", "-")}: unknown process type "{name}"', hint=did_you_mean(name, known)
-                )
 
 
 def _formation_note(counts: dict[str, int]) -> str:
@@ -147,6 +125,7 @@ class _Run:
         width: int,
     ) -> None:
         self._app = app
+        self._settings = app.settings
         self._specs = specs
         self._options = options
         self._notes = notes
@@ -170,7 +149,7 @@ class _Run:
             os.environ,
             self.run_id,
             self._terminal() if has_pty else None,
-            self._options["timeout"],
+            self._settings.grace_s,
             self._end,
             file_limit,
         )
@@ -215,9 +194,9 @@ class _Run:
         return Terminal(rows or 24, max(20, (columns or 80) - self._prefix_columns()))
 
     def _prefix_columns(self) -> int:
-        if self._options["no_prefix"]:
+        if not self._settings.prefix:
             return 0
-        return self._width + len(" | ") + (0 if self._options["no_timestamp"] else len("00:00:00 "))
+        return self._width + len(" | ") + (len("00:00:00 ") if self._settings.timestamp else 0)
 
     def _attach_output(self) -> None:
         from procman.output import Multiplexer
@@ -241,11 +220,11 @@ class _Run:
         index_of = {entry.name: index for index, entry in enumerate(self._app.procfile.types)}
         style = Style(
             width=self._width,
-            has_timestamp=not self._options["no_timestamp"],
-            has_prefix=not self._options["no_prefix"],
-            has_colour=_wants_colour(self._options, self._is_terminal),
+            has_timestamp=self._settings.timestamp,
+            has_prefix=self._settings.prefix,
+            has_colour=_wants_colour(self._settings, self._is_terminal),
             is_filtered=self._is_terminal and not self._options["raw"],
-            muted=frozenset(_words(self._options["quiet"])),
+            muted=frozenset(self._settings.quiet),
         )
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
@@ -298,11 +277,9 @@ def _crash() -> None:
     raise RuntimeError("asked for by a test")
 
 
-def _wants_colour(options: dict[str, Any], is_terminal: bool) -> bool:
-    if options["no_color"] or options["color"] == "never":
-        return False
-    if options["color"] == "always":
-        return True
+def _wants_colour(settings: Settings, is_terminal: bool) -> bool:
+    if settings.color != "auto":
+        return settings.color == "always"
     if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
         return False
     if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):

@@ -316,17 +316,18 @@ class Run:
         """Close the terminal, as a window that is closed."""
         os.close(self._hung_up_fd)
         self._hung_up_fd = -1
-        for thread in self._threads:
-            if thread.name == "take_out":
-                thread.join()
-        os.close(self.master_fd)
-        self.master_fd = -1
+        if self.screen:
+            for thread in self._threads:
+                if thread.name == "take_out":
+                    thread.join()  # it would go on with a descriptor whose number is another's by then
+        if self.master_fd >= 0:
+            os.close(self.master_fd)
+            self.master_fd = -1
 
     def close(self) -> None:
-        for fd in (self._hang_up_fd, self._hung_up_fd, self.master_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._hang_up_fd = self._hung_up_fd = self.master_fd = -1
+        if self._hung_up_fd >= 0:
+            self.hang_up()
+        os.close(self._hang_up_fd)
 
 
 class App:
@@ -478,8 +479,9 @@ class App:
         """End what the test left running, kill the rest, and return it: nothing, unless procman forgot somebody."""
         for run in self.runs:
             if run.code is None:
-                os.kill(run.pid, signal.SIGHUP if run.title.startswith("bash") else signal.SIGTERM)
-                os.kill(run.pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):  # it has ended, and its code is on the way
+                    os.kill(run.pid, signal.SIGHUP if run.title.startswith("bash") else signal.SIGTERM)
+                    os.kill(run.pid, signal.SIGCONT)
                 with contextlib.suppress(AssertionError):
                     run.wait_until(lambda run=run: run.code is not None, "end")  # type: ignore[misc]
         left = self.survivors()

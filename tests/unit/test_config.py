@@ -15,13 +15,13 @@ from procman.config import (
     VARIABLES,
     Settings,
     name_problems,
-    parse_settings,
     read_caller,
     resolve_settings,
     with_dotenv,
 )
 from procman.environment import merged, parse_env
-from procman.errors import ConfigError, ProcmanError
+from procman.errors import REFUSED
+from procman.settings_files import parse_settings
 
 TOML = b"port = 7000\ngrace = '2m'\ncan_die = ['a', 'b']\n"
 
@@ -100,9 +100,9 @@ def test_procfile_of_the_environment() -> None:
 
 def test_wrong_words_of_the_environment_are_not_shown() -> None:
     dotenv = merged([parse_env(b"PORT=hunter2\nPROCFILE=../hunter2", ".env")])
-    with pytest.raises(ConfigError) as caught:
-        with_dotenv(Settings("/app"), dotenv, {})
-    assert str(caught.value).splitlines() == [
+    settings = with_dotenv(Settings("/app"), dotenv, {})
+    assert settings[:2] == ("/app", 5000)
+    assert [str(problem) for problem in settings.problems] == [
         ".env:1: PORT is not a number from 1 to 65535 — or give -p",
         ".env:2: PROCFILE is not a file inside the root — or give -f",
     ]
@@ -110,20 +110,20 @@ def test_wrong_words_of_the_environment_are_not_shown() -> None:
 
 def test_everything_wrong_in_all_places_at_once() -> None:
     files = [parse_settings(b"prot = 1\ngrace = -1", "procman.toml"), parse_settings(b"port: x", ".foreman")]
-    with pytest.raises(ConfigError) as caught:
-        resolve_settings("/app", caller={"PROCMAN_COLOR": "hunter2"}, files=files)
-    assert str(caught.value).splitlines() == [
+    settings = resolve_settings("/app", caller={"PROCMAN_COLOR": "hunter2"}, files=files)
+    assert [str(problem) for problem in settings.problems] == [
         "PROCMAN_COLOR: expected one of auto, always, never",
         'procman.toml:1: unknown key "prot" — did you mean "port"?',
         'procman.toml:2: grace: expected a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"',
         ".foreman:1: port: expected a number from 1 to 65535, or false for no ports",
     ]
-    assert caught.value.exit_code == 78
+    assert all(problem.severity == REFUSED for problem in settings.problems)
+    assert settings == Settings("/app", processes={}, origins={}, problems=settings.problems)
 
 
-def test_env_files_of_a_settings_file_are_relative_to_the_root() -> None:
-    files = [parse_settings(b"env = ['a.env', '/etc/b.env']", "procman.toml")]
-    assert resolve_settings("/app", files=files).env_files == ("/app/a.env", "/etc/b.env")
+def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
+    files = [parse_settings(b"env = ['a.env', '/etc/b.env']", "app/procman.toml")]
+    assert resolve_settings("/app", files=files).env_files == ("app/a.env", "/etc/b.env")
     assert resolve_settings("/app", caller={"PROCMAN_ENV_FILES": "a,b"}, files=files).env_files == ("a", "b")
 
 
@@ -166,6 +166,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "grace = 0.5": ("grace_s", 0.5),
     "grace = 0": ("grace_s", 0.0),
     "grace = inf": ("grace_s", math.inf),
+    "grace = 'inf'": ("grace_s", math.inf),
     "grace = '10s'": ("grace_s", 10.0),
     "grace = '500ms'": ("grace_s", 0.5),
     "grace = '1.5 m'": ("grace_s", 90.0),
@@ -261,7 +262,6 @@ def test_pyproject() -> None:
     assert not file.problems
     assert file.values == {"base_port": (7000, "dir/pyproject.toml:6")}
     assert str(file.processes["web"].source) == "dir/pyproject.toml:7"
-    assert parse_settings(b"[project]\nname = 1 broken", "pyproject.toml").problems == ()
     assert said("[tool.procman]\nprot = 1", "pyproject.toml")[0].startswith('pyproject.toml:2: unknown key "prot"')
     assert said("[tool]\nprocman = 1", "pyproject.toml") == ["pyproject.toml:2: procman is no table"]
     assert said("[project]\nname = 'procman'", "pyproject.toml") == []
@@ -354,8 +354,3 @@ def test_foreman() -> None:
 )
 def test_foreman_wrong(text: str, problem: str) -> None:
     assert said(text, ".foreman")[0].startswith(f".foreman:{len(text.splitlines())}: {problem}")
-
-
-def test_errors_are_of_our_kind() -> None:
-    with pytest.raises(ProcmanError):
-        resolve_settings("/app", files=[parse_settings(b"\xff", ".foreman")])

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "procman"
 
 # The floors of the architecture. A room may import the rooms named, and `errors`.
 FLOOR_0_TO_2 = (
-    "procfile environment config formation ports spec events lifecycle restart readiness "
+    "procfile environment config settings_files formation ports spec events lifecycle restart readiness "
     "kernel loop process output ring probes services watch guard sweep sinks"
 )
 ROOMS = {
@@ -25,6 +25,7 @@ ROOMS = {
     "procfile": "",
     "environment": "",
     "config": "ports",
+    "settings_files": "config",
     "formation": "procfile",
     "ports": "",
     "spec": "procfile environment config formation ports restart readiness",

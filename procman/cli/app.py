@@ -1,0 +1,255 @@
+"""Reading what the options name: settings files, env files and the Procfile, all of it before anything is said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from procman.config import DEFAULT, SETTINGS, Settings, SettingsFile, name_problems, resolve_settings, with_dotenv
+from procman.errors import (
+    AMBIGUOUS,
+    REFUSED,
+    WARNING,
+    ConfigError,
+    EnvironmentFileError,
+    MissingFileError,
+    Problem,
+    ProcfileError,
+    ProcmanError,
+    SourceRef,
+    UsageMistake,
+    judged,
+)
+from procman.procfile import Procfile, parse_procfile
+
+if TYPE_CHECKING:
+    import click
+
+    from procman.environment import Binding, EnvFile
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+"""No file of ours is that long; without a bound a wrong name could fill the memory."""
+
+STDIN = "-"
+
+SETTINGS_FILES = ("procman.toml", "pyproject.toml", ".foreman")
+"""In the root, in order of precedence."""
+
+# In this order they are told, and the first gives the exit code.
+KINDS: Sequence[type[ProcmanError]] = (ProcfileError, EnvironmentFileError, MissingFileError, ConfigError, UsageMistake)
+
+
+class Finding(NamedTuple):
+    """Something about the input as it counts for this run, and the error it is if it stops the run."""
+
+    problem: Problem  # REFUSED, WARNING or NOTE
+    kind: type[ProcmanError]
+    is_lowered: bool  # it would stop the run but for `--lenient`
+
+
+class App(NamedTuple):
+    """What the files and options say, before any formation."""
+
+    settings: Settings
+    env_files: tuple[EnvFile, ...]
+    dotenv: Mapping[str, Binding]
+    procfile: Procfile
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]  # which files were read, where that could surprise
+    is_verbose: bool
+
+
+def load_app(context: click.Context, options: Mapping[str, Any] | None = None) -> App:
+    """Return what `read_app` reads. Raises every error of all files at once."""
+    app = read_app(context, options)
+    raise_refused(app.findings)
+    return app
+
+
+def raise_refused(findings: Iterable[Finding]) -> None:
+    """Raise one error for all of `findings` that stop the run, with the exit code of the first."""
+    if bad := [finding for finding in findings if finding.problem.severity == REFUSED]:
+        raise bad[0].kind.of(finding.problem for finding in bad)
+
+
+def said_of_input(app: App) -> list[str]:
+    """Return what a run tells of its input: each line that only `--lenient` let pass; the warnings, or their number."""
+    warnings = [finding for finding in app.findings if finding.problem.severity == WARNING]
+    if app.is_verbose:
+        return [*app.notes, *_overridden(app), *(str(finding.problem) for finding in warnings)]
+    lowered = [str(finding.problem) for finding in warnings if finding.is_lowered]
+    others = [finding.problem.source.path for finding in warnings if not finding.is_lowered]
+    counted = [f"{path}: {others.count(path)} warnings — `procman check` shows them" for path in dict.fromkeys(others)]
+    return [*app.notes, *lowered, *(text.replace(" 1 warnings", " 1 warning") for text in counted)]
+
+
+def _overridden(app: App) -> list[str]:
+    """Name the variables of which `.env` and the caller say different things."""
+    names = sorted(name for name, found in app.dotenv.items() if os.environ.get(name, found.value) != found.value)
+    files = ", ".join(file.path for file in app.env_files)
+    winner, loser = (files, "your environment") if app.settings.dotenv_wins else ("your environment", files)
+    return [f"{winner} overrides {', '.join(names)} of {loser}"] if names else []
+
+
+def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -> App:
+    """Read all files, whatever is wrong with them. `options` are those of the command itself, by key of SETTINGS.
+
+    Raises MissingFileError if there is no root, UsageMistake where standard input would be read twice.
+    """
+    given = context.find_root().ensure_object(dict)
+    said = {key: given[key] for key in SETTINGS if key in given} | dict(options or {})
+    if given.get("no_port"):
+        said["port"] = None
+    shown_root = given.get("root") or os.path.dirname(given.get("procfile") or "")
+    root = _absolute(shown_root or ".")
+    if not os.path.isdir(root):
+        raise MissingFileError(f"{shown_root or root}: no such directory", hint="give another one with -d")
+    reading = _Reading(shown_root)
+    settings = resolve_settings(root, options=said, caller=os.environ, files=reading.settings_files())
+    env_files = reading.env_files(settings)
+    dotenv = _merged(env_files)
+    settings = with_dotenv(settings, dotenv, os.environ)
+    reading.found(ConfigError, settings.problems)
+    procfile = reading.procfile(settings)
+    for problem in name_problems(settings, [entry.name for entry in procfile.types]) if procfile.types else []:
+        reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
+    findings = _judged(reading.problems, given.get("lenient", False), given.get("strict", False))
+    return App(settings, env_files, dotenv, procfile, findings, tuple(reading.notes), given.get("verbose", False))
+
+
+def _judged(problems: Mapping[type[ProcmanError], list[Problem]], lenient: bool, strict: bool) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(problem, kind, lenient and original.severity == AMBIGUOUS)
+        for kind in KINDS
+        for original, problem in zip(problems[kind], judged(problems[kind], lenient, strict), strict=True)
+    )
+
+
+class _Reading:
+    """The files of one run, each opened once, and what is wrong with them."""
+
+    def __init__(self, shown_root: str) -> None:
+        self._shown_root = shown_root  # as the user named it, for messages
+        self._has_read_stdin = False
+        self.problems: dict[type[ProcmanError], list[Problem]] = {kind: [] for kind in KINDS}
+        self.notes: list[str] = []
+
+    def found(self, kind: type[ProcmanError], problems: Iterable[Problem]) -> None:
+        self.problems[kind] += problems
+
+    def settings_files(self) -> list[SettingsFile]:
+        files = []
+        for name in SETTINGS_FILES:
+            path = os.path.join(self._shown_root, name)
+            # A directory .foreman is where Foreman keeps the user's own templates.
+            if not os.path.lexists(path) or (name == ".foreman" and os.path.isdir(path)):
+                continue
+            data = self._read(path, "procman reads its settings there")
+            # Most projects have a pyproject.toml that knows nothing of procman: those do not pay for the parser.
+            if data is not None and (name != "pyproject.toml" or b"procman" in data):
+                from procman.settings_files import parse_settings
+
+                files.append(parse_settings(data, path))
+        return files
+
+    def env_files(self, settings: Settings) -> tuple[EnvFile, ...]:
+        paths = self._env_paths(settings)
+        if not paths:
+            return ()
+        from procman.environment import interpolate, is_disabled, parse_env
+
+        origin = settings.origin("env_files")
+        if origin != SETTINGS["env"].option and is_disabled(os.environ):
+            self.notes.append(f"PYTHON_DOTENV_DISABLED is set, so {', '.join(paths)} is not read")
+            return ()
+        hint = "" if origin == DEFAULT else f"given with {origin}"
+        texts = [(path, self._read(path, hint)) for path in paths]
+        files = [
+            parse_env(data, _shown(path), settings.env_encoding, interpolates=settings.interpolates)
+            for path, data in texts
+            if data is not None
+        ]
+        files = interpolate(files, os.environ, dotenv_wins=settings.dotenv_wins)
+        for file in files:
+            self.found(EnvironmentFileError, file.problems)
+        return tuple(files)
+
+    def _env_paths(self, settings: Settings) -> tuple[str, ...]:
+        if settings.env_files:
+            return settings.env_files
+        default = os.path.join(self._shown_root, ".env")
+        if not os.path.lexists(default):
+            return ()
+        if os.path.isdir(default):
+            self.notes.append(f"{default} is a directory, so no env file is read")
+            return ()
+        if self._shown_root and os.path.exists(".env") and not os.path.samefile(".env", default):
+            self.notes.append(f"reading {default}, not the .env of this directory")
+        return (default,)
+
+    def procfile(self, settings: Settings) -> Procfile:
+        is_option = settings.origin("procfile") == SETTINGS["procfile"].option
+        path = settings.procfile if is_option else os.path.join(self._shown_root, settings.procfile)
+        data = self._read(path, "give its path with -f")
+        if data is None:
+            return Procfile(path, (), ())
+        procfile = parse_procfile(data, _shown(path))
+        self.found(ProcfileError, procfile.problems)
+        return procfile
+
+    def _read(self, path: str, hint: str) -> bytes | None:
+        """Return a file's bytes, or None with a problem. Read once, for it may be a pipe."""
+        try:
+            if path != STDIN:
+                with open(path, "rb") as file:
+                    data = file.read(MAX_FILE_BYTES + 1)
+            elif self._has_read_stdin:
+                raise UsageMistake("standard input can be read only once", hint='give "-" to one of -f and -e')
+            else:
+                self._has_read_stdin = True
+                with open(0, "rb", closefd=False) as file:
+                    data = file.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            code = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(code).lower() if code else "not a file name"
+            reason = reason.replace("no such file or directory", "no such file")
+            self.found(MissingFileError, [_missing(reason, path, hint)])
+            return None
+        if len(data) > MAX_FILE_BYTES:
+            size = MAX_FILE_BYTES // 2**20
+            self.found(MissingFileError, [_missing(f"more than {size} MiB", path, "is this the right file?")])
+            return None
+        return data
+
+
+def _missing(message: str, path: str, hint: str) -> Problem:
+    return Problem(REFUSED, message, SourceRef(_shown(path)), hint)
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == STDIN else path
+
+
+def _merged(files: Sequence[EnvFile]) -> Mapping[str, Binding]:
+    if not files:
+        return {}
+    from procman.environment import merged
+
+    return merged(files)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # getcwd(2): it was deleted under us
+        raise MissingFileError("the working directory is gone", hint="change to one that exists, or give -d") from None
+
+
+def enter(root: str) -> None:
+    """Change to the root, once for all processes. Raises MissingFileError."""
+    try:
+        os.chdir(root)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise MissingFileError(f"{root}: {reason}", hint="the processes run there; give another one with -d") from None

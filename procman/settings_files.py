@@ -1,0 +1,204 @@
+"""procman.toml, [tool.procman] of pyproject.toml and .foreman to settings. The rules are in docs/configuration.md.
+
+Apart from config.py because most runs have no such file, and do not pay for its reader.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from procman.config import (
+    FLAGS,
+    PROCESS_SETTINGS,
+    SETTINGS,
+    Given,
+    ProcessSettings,
+    Setting,
+    SettingsFile,
+    Wrong,
+    value_of,
+)
+from procman.errors import REFUSED, Problem, SourceRef, capped, did_you_mean, quoted, read_text
+
+FOREMAN_KEYS = {key: key for key in ("procfile", "env", "formation", "port", "timestamp")} | {"timeout": "grace"}
+FOREMAN_EXPORT_KEYS = ("app", "log", "run", "template", "user")
+"""Keys of .foreman that mean something to `export` alone."""
+
+
+# --- procman.toml and pyproject.toml ---------------------------------------------------------------------------------
+
+
+def parse_settings(data: bytes, path: str) -> SettingsFile:
+    """Parse procman.toml, pyproject.toml or .foreman, told apart by name. Never raises: see `problems`."""
+    name = posixpath.basename(path)
+    text, damage = read_text(data, path)
+    if damage:
+        return SettingsFile(path, {}, problems=tuple(damage))
+    if name == ".foreman":
+        return _parse_foreman(text, path)
+    return _parse_toml(text.replace("\r\n", "\n"), path, ("tool", "procman") if name == "pyproject.toml" else ())
+
+
+MAX_DOTS = 1000
+"""Dots in one line: the TOML parser's time grows with the square of a dotted key's parts."""
+
+
+def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
+    import tomllib  # only for those who have such a file
+
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            problem = Problem(REFUSED, f"more than {MAX_DOTS} dots in a line", SourceRef(path, number))
+            return SettingsFile(path, {}, problems=(problem,))
+    try:
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at ")
+        # At the end of the text it names no line.
+        numbers = [int(number) for number in re.findall("[0-9]+", place)] or [text.rstrip("\n").count("\n") + 1]
+        source = SourceRef(path, *numbers[:2])
+        return SettingsFile(path, {}, problems=(Problem(REFUSED, f"not TOML: {what}", source),))
+    except (ValueError, RecursionError):  # a number of 5,000 digits, or as many brackets
+        return SettingsFile(path, {}, problems=(Problem(REFUSED, "not TOML that can be read", SourceRef(path)),))
+    lines = _toml_lines(text)
+    for at, key in enumerate(inside, 1):
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            source = _source(path, lines, inside[:at])
+            return SettingsFile(path, {}, problems=(Problem(REFUSED, f"{key} is no table", source),))
+    return _settings_of(table, path, lines, inside)
+
+
+_Lines = Mapping[tuple[str, ...], int]
+
+
+def _settings_of(table: dict[str, Any], path: str, lines: _Lines, inside: tuple[str, ...]) -> SettingsFile:
+    values: dict[str, Given] = {}
+    processes: dict[str, ProcessSettings] = {}
+    own = {key: value for key, value in table.items() if key != "process"}
+    problems = [
+        *capped(_fields(own, SETTINGS, path, lines, inside, values), path),
+        *capped(_sections(table.get("process", {}), path, lines, (*inside, "process"), processes), path),
+    ]
+    return SettingsFile(path, values, processes, tuple(problems))
+
+
+def _sections(
+    sections: Any, path: str, lines: _Lines, inside: tuple[str, ...], processes: dict[str, ProcessSettings]
+) -> Iterator[Problem]:
+    """Put what each [process.NAME] says into `processes`; yield what is wrong."""
+    if not isinstance(sections, dict):
+        yield Problem(REFUSED, "process is no table", _source(path, lines, inside), "write [process.web]")
+        return
+    for name, section in sections.items():
+        source = _source(path, lines, (*inside, name))
+        if not isinstance(section, dict):
+            yield Problem(REFUSED, f"process.{name[:60]} is no table", source, "write [process.web]")
+            continue
+        fields: dict[str, Given] = {}
+        yield from _fields(section, PROCESS_SETTINGS, path, lines, (*inside, name), fields)
+        processes[name] = ProcessSettings(source, **{field: given.value for field, given in fields.items()})
+
+
+def _fields(
+    table: dict[str, Any],
+    known: Mapping[str, Setting],
+    path: str,
+    lines: _Lines,
+    inside: tuple[str, ...],
+    fields: dict[str, Given],
+) -> Iterator[Problem]:
+    """Put the values of one TOML table into `fields`; yield what is wrong."""
+    for key, raw in table.items():
+        source = _source(path, lines, (*inside, key))
+        if key not in known:
+            yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known))
+            continue
+        field, kind, _ = known[key]
+        value = value_of(kind, kind.from_toml, raw)
+        if isinstance(value, Wrong):
+            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
+        else:
+            fields[field] = Given(value, str(source))
+
+
+_TOML_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_TOML_KEYS = rf"{_TOML_PART}(?:[ \t]*\.[ \t]*{_TOML_PART})*"
+_TOML_LINE = rf"[ \t]*(?:(\[\[?)[ \t]*({_TOML_KEYS})|({_TOML_KEYS})[ \t]*=)"
+
+
+def _toml_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line of each key, for messages: tomllib does not tell. A string of many lines may mislead it."""
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        if found := re.match(_TOML_LINE, line):
+            parts = tuple(part.strip("\"'") for part in re.findall(_TOML_PART, found[2] or found[3]))
+            key = parts if found[1] else table + parts
+            if found[1]:
+                table = parts
+            for end in range(1, len(key) + 1):
+                lines.setdefault(key[:end], number)
+    return lines
+
+
+def _source(path: str, lines: _Lines, key: tuple[str, ...]) -> SourceRef:
+    """Return the line of `key`, or of the nearest table around it that has one."""
+    while key and key not in lines:
+        key = key[:-1]
+    return SourceRef(path, lines.get(key, 0))
+
+
+# --- .foreman --------------------------------------------------------------------------------------------------------
+
+MAX_LINE = 10_000
+"""Characters of a line in .foreman: the search for a comment takes time that grows with the square of its blanks."""
+
+_YAML_LINE = (
+    r"""([A-Za-z_-]+)[ \t]*:(?:[ \t]+|$)(?:"([^"\\]*)"|'([^']*)'|([^"'\[{&*!|>%@`#].*?)|)(?:[ \t]*$|[ \t]+#.*)"""
+)
+
+
+def _parse_foreman(text: str, path: str) -> SettingsFile:
+    """Read the flat part of YAML that Foreman's settings need: `key: value`, comments, quotes."""
+    values: dict[str, Given] = {}
+    problems = capped(_foreman_lines(text.replace("\r\n", "\n").split("\n"), path, values), path)
+    return SettingsFile(path, values, problems=tuple(problems))
+
+
+def _foreman_lines(lines: Iterable[str], path: str, values: dict[str, Given]) -> Iterator[Problem]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#") or line.rstrip() in ("---", "..."):
+            continue
+        found = re.fullmatch(_YAML_LINE, line) if len(line) <= MAX_LINE else None
+        source = SourceRef(path, number)
+        if found is None:
+            yield Problem(REFUSED, "not a plain setting", source, 'write "key: value"')
+            continue
+        word = next((group for group in found.groups()[1:] if group is not None), "")
+        yield from _foreman_setting(found[1], word, source, values)
+
+
+def _foreman_setting(key: str, word: str, source: SourceRef, values: dict[str, Given]) -> Iterator[Problem]:
+    """Put one setting into `values`; yield what is wrong with it."""
+    if key in FOREMAN_EXPORT_KEYS or (key == "root" and word in (".", "./")):
+        return
+    if key == "root":
+        yield Problem(REFUSED, "the root is fixed before this file is read", source, "give it with -d")
+    elif key == "color":
+        # Foreman's option forces colours; without it a terminal decides.
+        values["color"] = Given("always" if FLAGS.get(word.lower()) else "auto", str(source))
+    elif key not in FOREMAN_KEYS:
+        yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, FOREMAN_KEYS))
+    elif word:
+        field, kind, _ = SETTINGS[FOREMAN_KEYS[key]]
+        value = value_of(kind, kind.from_word, word)
+        if isinstance(value, Wrong):
+            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
+        elif field in values:
+            yield Problem(REFUSED, f"{quoted(key)} is given twice", source, f"the other is {values[field].origin}")
+        else:
+            values[field] = Given(value, str(source))
