@@ -54,13 +54,18 @@ def parse_procfile(data: bytes, path: str, *, joins_lines: bool = True) -> Procf
 def _collect(found: Iterable[ProcessType | Problem], types: dict[str, ProcessType]) -> Iterator[Problem]:
     """Put every entry with a new name into `types`; yield the problems."""
     first_named: dict[str, ProcessType] = {}
+    variables: dict[str, ProcessType] = {}  # by the end of PORT_WEB_1
     for item in found:
         if isinstance(item, Problem):
             yield item
         elif first := first_named.get(item.name.lower()):
             yield _clash(item, first)
         else:
-            types[item.name] = first_named[item.name.lower()] = item
+            variable = item.name.lower().replace("-", "_")
+            if first := variables.get(variable):
+                message = f"{quoted(item.name)} and {quoted(first.name)} on line {first.source.line} share one variable"
+                yield Problem(WARNING, message, item.source, f"rename one: PORT_{variable.upper()} names the second")
+            types[item.name] = first_named[item.name.lower()] = variables[variable] = item
 
 
 def _clash(entry: ProcessType, first: ProcessType) -> Problem:

@@ -56,10 +56,9 @@ def resolve(
     `dotenv_wins` off. Raises ConfigError for ports, ProcfileError or ConfigError for a string too long to exec.
     """
     ports = assign_ports(counts, settings.base_port, settings.port_step) if settings.base_port is not None else {}
-    base_env = _base_env(dotenv, settings, caller)
-    neighbours = _ports_of_types(types, settings)
+    env = {**defaults(types, settings, caller), **_base_env(dotenv, settings, caller)}
     specs = [
-        _spec(entry, index, instance, ports, {**neighbours, **base_env}, settings)
+        _spec(entry, index, instance, ports, env, settings)
         for index, entry in enumerate(types)
         for instance in range(1, counts.get(entry.name, 0) + 1)
     ]
@@ -82,30 +81,46 @@ def resolve_one_off(
     with_port = index is not None and settings.base_port is not None
     counts = {known.name: int(with_port and known.name == entry.name) for known in types}
     ports = assign_ports(counts, settings.base_port or 0, settings.port_step) if with_port else {}
-    env = {**_ports_of_types(types, settings), **_base_env(dotenv, settings, caller)}
-    spec = _spec(entry, index or 0, 1, ports, env, settings, identity="run.1")
+    env = {**defaults(types, settings, caller), **_base_env(dotenv, settings, caller)}
+    spec = _spec(entry, index or 0, 1, ports, env, settings, shown="run.1")
     _refuse_too_long([spec], dotenv)
     return spec
 
 
 def _base_env(dotenv: Mapping[str, Binding], settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:
-    # A pipe makes Python children hold their output back in blocks; nobody wants that from a process manager.
-    unbuffered = {} if "PYTHONUNBUFFERED" in caller else {"PYTHONUNBUFFERED": "1"}
-    return unbuffered | {
+    return {
         binding.name: binding.value
         for binding in dotenv.values()
         if settings.dotenv_wins or binding.name not in caller
     }
 
 
-def _ports_of_types(types: Sequence[ProcessType], settings: Settings) -> dict[str, str]:
-    """Return PORT_WEB=5000 … for every type: where an instance finds its neighbours. `.env` may say otherwise."""
-    if settings.base_port is None:
-        return {}
-    return {
-        f"PORT_{entry.name.upper().replace('-', '_')}": str(port_of(settings.base_port, settings.port_step, index, 1))
-        for index, entry in enumerate(types)
+def defaults(types: Sequence[ProcessType], settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:
+    """Return what every instance is given, which `.env` may say otherwise.
+
+    PORT_WEB=5000 … for every type: where an instance finds its neighbours.
+    """
+    # A pipe makes Python children hold their output back in blocks; nobody wants that from a process manager.
+    env = {} if "PYTHONUNBUFFERED" in caller else {"PYTHONUNBUFFERED": "1"}
+    if settings.base_port is not None:
+        for index, entry in enumerate(types):
+            name = f"PORT_{entry.name.upper().replace('-', '_')}"
+            env[name] = str(port_of(settings.base_port, settings.port_step, index, 1))
+    return env
+
+
+def identity(shown: str, instance: int, port: int | None, root: str) -> dict[str, str]:
+    """Return what tells an instance who and where it is; nothing overrides it."""
+    env = {
+        "PS": shown,
+        "HONCHO_PROCESS_NAME": shown,
+        "FOREMAN_WORKER_NAME": shown,
+        "PROCMAN_PROCESS": shown,
+        "PROCMAN_PROCESS_TYPE": shown.partition(".")[0],
+        "PROCMAN_INSTANCE": str(instance),
+        "PWD": root,
     }
+    return env if port is None else {**env, "PORT": str(port)}
 
 
 def _spec(
@@ -113,25 +128,12 @@ def _spec(
     index: int,
     instance: int,
     ports: Mapping[str, range],
-    env: dict[str, str],
+    env: Mapping[str, str],
     settings: Settings,
-    identity: str = "",
+    shown: str = "",
 ) -> ProcessSpec:
-    name = f"{entry.name}.{instance}"
+    shown = shown or f"{entry.name}.{instance}"
     port = ports[entry.name][instance - 1] if entry.name in ports else None
-    shown = identity or name
-    if entry.name in settings.processes:
-        env.update(settings.processes[entry.name].env)
-    env.update(
-        PS=shown,
-        HONCHO_PROCESS_NAME=shown,
-        FOREMAN_WORKER_NAME=shown,
-        PROCMAN_PROCESS=shown,
-        PROCMAN_PROCESS_TYPE=shown.partition(".")[0],
-        PROCMAN_INSTANCE=str(instance),
-    )
-    if port is not None:
-        env["PORT"] = str(port)
     own = settings.processes.get(entry.name)
     return ProcessSpec(
         name=shown,
@@ -140,7 +142,7 @@ def _spec(
         type_index=index,
         command=entry.command,
         argv=shell_argv(entry.command),
-        env=env,
+        env={**env, **(own.env if own else {}), **identity(shown, instance, port, settings.root)},
         cwd=settings.root,
         port=port,
         stop_signal=signal.SIGTERM if own is None or own.stop_signal is None else own.stop_signal,
@@ -303,7 +305,6 @@ def _shell_chars(command: str) -> Iterable[tuple[str, str]]:
             yield char, quote
         else:
             yield char, ""
-
 
 
 

@@ -56,6 +56,7 @@ class App(NamedTuple):
     dotenv: Mapping[str, Binding]
     procfile: Procfile
     findings: tuple[Finding, ...]
+    texts: Mapping[str, bytes]  # Procfile and env files, by the path in their messages
     notes: tuple[str, ...]  # which files were read, where that could surprise
     is_verbose: bool
 
@@ -77,14 +78,14 @@ def said_of_input(app: App) -> list[str]:
     """Return what a run tells of its input: each line that only `--lenient` let pass; the warnings, or their number."""
     warnings = [finding for finding in app.findings if finding.problem.severity == WARNING]
     if app.is_verbose:
-        return [*app.notes, *_overridden(app), *(str(finding.problem) for finding in warnings)]
+        return [*app.notes, *overridden(app), *(str(finding.problem) for finding in warnings)]
     lowered = [str(finding.problem) for finding in warnings if finding.is_lowered]
     others = [finding.problem.source.path for finding in warnings if not finding.is_lowered]
     counted = [f"{path}: {others.count(path)} warnings — `procman check` shows them" for path in dict.fromkeys(others)]
     return [*app.notes, *lowered, *(text.replace(" 1 warnings", " 1 warning") for text in counted)]
 
 
-def _overridden(app: App) -> list[str]:
+def overridden(app: App) -> list[str]:
     """Name the variables of which `.env` and the caller say different things."""
     names = sorted(name for name, found in app.dotenv.items() if os.environ.get(name, found.value) != found.value)
     files = ", ".join(file.path for file in app.env_files)
@@ -115,7 +116,16 @@ def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -
     for problem in name_problems(settings, [entry.name for entry in procfile.types]) if procfile.types else []:
         reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
     findings = _judged(reading.problems, given.get("lenient", False), given.get("strict", False))
-    return App(settings, env_files, dotenv, procfile, findings, tuple(reading.notes), given.get("verbose", False))
+    return App(
+        settings,
+        env_files,
+        dotenv,
+        procfile,
+        findings,
+        reading.texts,
+        tuple(reading.notes),
+        given.get("verbose", False),
+    )
 
 
 def _judged(problems: Mapping[type[ProcmanError], list[Problem]], lenient: bool, strict: bool) -> tuple[Finding, ...]:
@@ -134,6 +144,7 @@ class _Reading:
         self._has_read_stdin = False
         self.problems: dict[type[ProcmanError], list[Problem]] = {kind: [] for kind in KINDS}
         self.notes: list[str] = []
+        self.texts: dict[str, bytes] = {}
 
     def found(self, kind: type[ProcmanError], problems: Iterable[Problem]) -> None:
         self.problems[kind] += problems
@@ -220,6 +231,7 @@ class _Reading:
             size = MAX_FILE_BYTES // 2**20
             self.found(MissingFileError, [_missing(f"more than {size} MiB", path, "is this the right file?")])
             return None
+        self.texts[_shown(path)] = data
         return data
 
 

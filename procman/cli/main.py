@@ -19,6 +19,8 @@ from procman.kernel import flush_standard_streams  # noqa: E402
 COMMANDS = {
     "start": "procman.cli.start",
     "run": "procman.cli.run",
+    "check": "procman.cli.check",
+    "env": "procman.cli.env",
     "version": "procman.cli.version",
 }
 

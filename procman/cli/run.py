@@ -99,7 +99,7 @@ def _replace_self(spec: ProcessSpec, argv: tuple[str, ...]) -> int:
         if signal.getsignal(getattr(signal, name)) is not None and not _was_ignored(name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     enter(spec.cwd)
-    env = encoded({**os.environ, **spec.env, "PWD": spec.cwd})
+    env = encoded({**os.environ, **spec.env})
     flush_standard_streams()
     try:
         if not argv[0]:

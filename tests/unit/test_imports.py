@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "procman"
 
 # The floors of the architecture. A room may import the rooms named, and `errors`.
 FLOOR_0_TO_2 = (
-    "procfile environment config settings_files formation ports spec events lifecycle restart readiness "
+    "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
     "kernel loop process output ring probes services watch guard sweep sinks"
 )
 ROOMS = {
@@ -29,6 +29,8 @@ ROOMS = {
     "formation": "procfile",
     "ports": "",
     "spec": "procfile environment config formation ports restart readiness",
+    "origins": "procfile environment config spec",
+    "heroku": "procfile environment",
     "kernel": "",
     "events": "",
     "lifecycle": "",

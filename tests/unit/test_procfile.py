@@ -90,6 +90,11 @@ ROWS: dict[str, tuple[bytes, dict[str, str], list[str]]] = {
     "P35 other line ends": ("web: a\u2028b: c\x0bd\x0c".encode(), {"web": "a\u2028b: c\x0bd\x0c"}, []),
     "P36 long line": (b"web: " + b"x" * 70_000, {"web": "x" * 70_000}, []),
     "P35 a command of other blanks": ("web:\u2028".encode(), {"web": "\u2028"}, []),
+    "P7 one variable": (
+        b"web-1: a\nweb_1: b",
+        {"web-1": "a", "web_1": "b"},
+        ['?P:2: warning: "web_1" and "web-1" on line 1 share one variable'],
+    ),
     "P37 env": (b"env: A=1 B='x y'", {"env": "A=1 B='x y'"}, ['?P:1: warning: the command of "env" only sets']),
     "P37 a command follows": (b"env: A=1 B=2 run", {"env": "A=1 B=2 run"}, []),
     "P37 a list of commands": (b"env: A=1; run", {"env": "A=1; run"}, []),
