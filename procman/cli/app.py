@@ -32,6 +32,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 """No file of ours is that long; without a bound a wrong name could fill the memory."""
 
 STDIN = "-"
+STDIN_NAME = "standard input"  # in messages
 
 SETTINGS_FILES = ("procman.toml", "pyproject.toml", ".foreman")
 """In the root, in order of precedence."""
@@ -240,7 +241,7 @@ def _missing(message: str, path: str, hint: str) -> Problem:
 
 
 def _shown(path: str) -> str:
-    return "standard input" if path == STDIN else path
+    return STDIN_NAME if path == STDIN else path
 
 
 def _merged(files: Sequence[EnvFile]) -> Mapping[str, Binding]:

@@ -57,8 +57,10 @@ ROOMS = {
     "leftovers": "loop process sweep",
     "control": "",
     "control/protocol": "events",
-    "control/server": "control/protocol loop supervisor",
-    "control/client": "control/protocol",
+    "control/directory": "",
+    "control/server": "__init__ control/directory control/protocol control/requests events loop sinks/stream",
+    "control/requests": "control/protocol control/server events lifecycle ring supervisor",
+    "control/client": "control/directory control/protocol",
     "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
     "tui": "control/client control/protocol",
     "cli": "*",
@@ -191,7 +193,7 @@ ONLY_WITH = {"dotenv": ".env", "tomllib": "procman.toml"}
 NEEDED = {
     "",
     *(".cli", ".cli.main", ".cli.options", ".cli.start"),
-    *(".config", ".environment", ".errors", ".events", ".formation", ".guard", ".kernel", ".lifecycle", ".loop"),
+    *(".cli.app", ".control", ".control.directory", ".config", ".environment", ".errors", ".events", ".formation", ".guard", ".kernel", ".lifecycle", ".loop"),
     *(".leftovers", ".ports", ".process", ".procfile", ".restart", ".spec", ".supervisor", ".sweep"),
 }
 
