@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import click
 from click.shell_completion import (
@@ -83,7 +83,7 @@ def answer(cli: click.Command) -> int:
 
 # --- what may stand there --------------------------------------------------------------------------------------------
 
-Items = Iterator[CompletionItem[str]]
+Items: TypeAlias = "Iterator[CompletionItem[str]]"  # quoted: older clicks have no generic CompletionItem
 
 
 def complete(kind: str, context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

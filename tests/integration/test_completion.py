@@ -358,7 +358,7 @@ def test_the_script_by_name_by_login_shell_and_by_clicks_protocol(app: App, shel
     assert (script.code, script.err) == (0, b"")
     assert "_PROCMAN_COMPLETE" in script.text
     assert app.call("completion", env={"SHELL": f"/usr/local/bin/{shell}"}).out == script.out
-    assert app.call(env={"_PROCMAN_COMPLETE": f"{shell}_source"}).out == script.out
+    assert app.call(env={"_PROCMAN_COMPLETE": f"{shell}_source"}).out.rstrip() == script.out.rstrip()
     check = app.spawn([shell, "-n", str(app.write("script", script.text))])
     assert (check.wait(), check.err) == (0, b"")
 
