@@ -30,6 +30,10 @@ def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
+    # A caller that ignores SIGCHLD makes the kernel reap, and waitpid has nothing to tell (waitpid(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
@@ -66,6 +70,7 @@ class _Guard:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._forward)
         self._adopts = become_subreaper()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         if self._is_over:
