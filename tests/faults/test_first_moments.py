@@ -37,6 +37,28 @@ def test_signal_right_behind_the_fork(app: App, signum: int) -> None:
         assert alive(app) == {}
 
 
+@pytest.mark.parametrize("line", ["exec cat /proc/self/status", "cat /proc/self/status; true"])
+def test_what_the_caller_ignores_the_children_ignore(app: App, line: str) -> None:
+    """As below a shell: `procman start &` in a script, nohup. But what ends them they hear."""
+    app(f"web: {line}")
+    own = [signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM, signal.SIGTSTP]
+    run = app.spawn(ignoring(app, [*own, signal.SIGTERM, signal.SIGCHLD]), has_events=True)
+    assert run.wait() == 0
+    status = dict(line.split(":", 1) for line in run.output_of("web.1") if ":" in line)
+    assert {n for n in range(1, 32) if int(status["SigIgn"], 16) >> (n - 1) & 1} == set(own)
+    assert int(status["SigBlk"], 16) == 0
+
+
+def test_caller_that_ignores_all_can_stop_the_run(app: App) -> None:
+    app(f"web: {child(app, 'kind', 'plain', app.fifo('ready').path)}")
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        run = app.spawn(ignoring(app, [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT], "-t", "60"), has_events=True)
+        run.wait_for("ready", "web.1")
+        run.signal(signum)
+        assert run.wait() == 0, run.failure("")
+        assert alive(app) == {}
+
+
 def test_caller_that_ignores_the_ends_of_children(app: App) -> None:
     """With SIGCHLD ignored the kernel reaps, and nobody would learn a code (waitpid(2))."""
     app("web: exit 3\nother: exec sleep 1000")

@@ -71,7 +71,7 @@ class World:
 
     # --- what the supervisor calls ---
 
-    def spawn(self, spec: ProcessSpec, env: object, terminal: object, now_s: float, file_limit: object) -> Process:
+    def spawn(self, spec: ProcessSpec, env: object, terminal: object, now_s: float, *_: object) -> Process:
         if self.fails:
             self.fails -= 1
             raise SpawnError(f"{spec.name} cannot start: made up")
