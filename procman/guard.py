@@ -107,11 +107,13 @@ class _Guard:
                 code = code or EXIT_KILLED
                 if not is_told:
                     self._tell_killed()
+                self._kill_hidden()
             self._signal_children(told, is_killing)
             if passed_s >= grace_s + kill_wait_s:
                 if is_told:
                     return code or EXIT_KILLED
-                names = ", ".join(map(sweep.describe, self._left()))
+                left = sorted({*self._left(), *sweep.marked(self._run_id)})
+                names = ", ".join(map(sweep.describe, left))
                 _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
                 return code or EXIT_KILLED
             time.sleep(POLL_S)
@@ -137,6 +139,11 @@ class _Guard:
             elif pid not in told:
                 told.add(pid)
                 sweep.stop_pid(pid)
+
+    def _kill_hidden(self) -> None:
+        """Kill whoever bears the run's mark: the children of one that cannot die do not become ours."""
+        for pid in sweep.marked(self._run_id):
+            sweep.signal_pid(pid, signal.SIGKILL)
 
     def _tell_killed(self) -> None:
         names = ", ".join(map(sweep.describe, self._left()))

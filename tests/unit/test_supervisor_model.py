@@ -471,7 +471,7 @@ class SupervisorModel(RuleBasedStateMachine):
         left = self.world.living()
         # One that was frozen until the run had given it up has its SIGKILL, and dies of it as soon as it is scheduled.
         alive = [proc for proc in left if proc.fate != signal.SIGKILL]
-        assert all(self.is_out_of_reach(proc) for proc in alive), f"left behind: {alive}"
+        assert all(proc.is_frozen for proc in alive), f"left behind: {alive}"
         word = next(e.text for e in reversed(self.events) if isinstance(e, Notice) and e.name == "system")
         assert not left or "nothing is left running" not in word, f"{word}, but {left}"
         if not self.has_thawed:  # who thaws while the run gives it up may die behind its last word
@@ -479,10 +479,6 @@ class SupervisorModel(RuleBasedStateMachine):
         if left:
             assert self.supervisor.exit_code != 0
         self.says_what_happened()
-
-    def is_out_of_reach(self, proc: Proc | None) -> bool:
-        """A frozen process takes no signal, and its children do not become ours."""
-        return proc is not None and (proc.is_frozen or self.is_out_of_reach(self.world.procs.get(proc.parent)))
 
     def says_what_happened(self) -> None:
         for name in NAMES:
