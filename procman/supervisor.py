@@ -336,7 +336,7 @@ class Supervisor:
         on_exit = instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
-            self.stop(instance.status.code, f"{instance.spec.name} {ending_text(instance.status)}")
+            self.stop(instance.status.code if failed else 0, f"{instance.spec.name} {ending_text(instance.status)}")
 
     # --- ends ---
 
