@@ -106,7 +106,7 @@ def spawn(
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
             setsid=True,
             setsigmask=(),
-            setsigdef=_IGNORED_BY_PYTHON,
+            setsigdef={*_IGNORED_BY_PYTHON, spec.stop_signal},
         )
     except OSError as error:
         os.close(output_fd)

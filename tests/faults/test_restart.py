@@ -248,7 +248,7 @@ def test_always_for_one_type(app: App) -> None:
     run.wait_until(lambda: sum(e.is_("started", "worker.1") for e in run.events) == 2, "second start")
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
-    assert [event.delay_s for event in run.events if event.is_("restarting")][0] == 1
+    assert next(event.delay_s for event in run.events if event.is_("restarting")) == 1
 
 
 @pytest.mark.parametrize(("on_exit", "code", "ends"), [("ignore", 3, False), ("fail", 0, False), ("fail", 3, True)])
@@ -266,16 +266,16 @@ def test_on_exit_of_one_type(app: App, on_exit: str, code: int, ends: bool) -> N
     assert alive(app) == {}
 
 
-@pytest.mark.parametrize("how", ["plain", "ignored by the caller"])
-def test_stop_signal_and_grace_of_one_type(app: App, how: str) -> None:
-    """SIGINT for one, a short time for another; SIGINT is heard although the caller ignores it."""
+@pytest.mark.parametrize("before", ["", "trap '' INT HUP"])
+@pytest.mark.parametrize("name", ["INT", "HUP"])
+def test_stop_signal_and_grace_of_one_type(app: App, name: str, before: str) -> None:
+    """SIGINT or SIGHUP for one, a short time for another; it is heard although the caller ignores it."""
     app(
         f"polite: {app.child('signals')}\n"
         f"database: {PYTHON} -c 'import os, signal; os.write(1, b\"up\\n\"); signal.pause()' {app.token}\n"
         f"stubborn: {app.child('term_ignore')}",
-        procman__toml='[process.database]\nstop_signal = "INT"\ngrace = 1000\n[process.stubborn]\ngrace = "200ms"\n',
+        procman__toml=f'[process.database]\nstop_signal = "{name}"\n[process.stubborn]\ngrace = "200ms"\n',
     )
-    before = "trap '' INT" if how != "plain" else ""
     run = app.spawn(shell_start(app, before, "-t", "1000"), has_events=True)
     run.wait_output("ignoring", "stubborn.1")
     run.wait_output("up", "polite.1")
@@ -283,6 +283,6 @@ def test_stop_signal_and_grace_of_one_type(app: App, how: str) -> None:
     run.signal(signal.SIGTERM)
     assert run.wait() == 1
     assert [event.name for event in run.events if event.is_("notice") and "SIGKILL" in event.text] == ["stubborn.1"]
-    assert run.wait_for("stopping", "database.1").signum == signal.SIGINT
-    assert run.wait_for("exited", "database.1").code in (1, 130)
+    assert run.wait_for("stopping", "database.1").signum == getattr(signal, f"SIG{name}")
+    assert run.wait_for("exited", "database.1").signum == (signal.SIGHUP if name == "HUP" else signal.SIGINT)
     assert alive(app) == {}
