@@ -14,7 +14,17 @@ from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
-from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
+from procman.process import (
+    ExitStatus,
+    Process,
+    Reaper,
+    Terminal,
+    group_exists,
+    ignored_by_caller,
+    signal_group,
+    spawn,
+    stop_group,
+)
 from procman.restart import History, decide, stays_down
 from procman.spec import ProcessSpec
 
@@ -83,6 +93,7 @@ class Supervisor:
         self._mark = {"PROCMAN_RUN": run_id}
         self._terminal = terminal
         self._file_limit = file_limit
+        self._ignored = ignored_by_caller()
         self._grace_s = grace_s
         self._on_end = on_end
         self._reaper = Reaper()
@@ -297,7 +308,7 @@ class Supervisor:
         spec = instance.spec
         try:
             env = {**self._env, **spec.env, **self._mark}
-            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit)
+            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
@@ -390,7 +401,7 @@ class Supervisor:
         on_exit = instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
-            self.stop(instance.status.code, f"{instance.spec.name} {ending_text(instance.status)}")
+            self.stop(instance.status.code if failed else 0, f"{instance.spec.name} {ending_text(instance.status)}")
 
     # --- ends ---
 
