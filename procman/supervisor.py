@@ -109,6 +109,7 @@ class Supervisor:
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
+        self._is_scaled = False
         self._is_over = False
 
     # --- from outside ---
@@ -234,6 +235,7 @@ class Supervisor:
         `file_limit` is the soft limit of open files that children get from now on.
         """
         self._file_limit = file_limit
+        self._is_scaled = True
         wanted = {spec.name: spec for spec in specs}
         for instance in reversed(list(self.instances.values())):
             if instance.spec.name not in wanted:
@@ -487,7 +489,7 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
-            if not self.instances or any(instance.is_held for instance in self.instances.values()):
+            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
                 return  # the user has stopped them, and may want them back
             self._stop_s = self._loop.now()
             failed = (i.status.code for i in self.instances.values() if i.state is State.FAILED and i.status)
