@@ -30,6 +30,7 @@ from procman.spec import ProcessSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from procman.keyboard import Keyboard
     from procman.output import Feed, Multiplexer
 
 SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
@@ -55,6 +56,8 @@ class Instance:
         self.spawn_count = 0
         self.started_at = 0.0  # wall clock
         self.last_code: int | None = None  # of the last end
+        self.keyboard: Keyboard | None = None  # of the terminal of `process`, once somebody has typed
+        self.taps: list[Callable[[bytes], None]] = []  # who sees every byte of its output at once
 
     def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
         self.disarm()
@@ -251,6 +254,23 @@ class Supervisor:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
 
+    def type_at(self, instance: Instance, keys: bytes) -> None:
+        """Type `keys` at the instance's terminal; nothing happens if it has none."""
+        from procman.keyboard import Keyboard
+
+        process, feed = instance.process, instance.feed
+        if process is None or feed is None or feed.fd < 0 or process.slave_fd < 0:
+            return
+        if instance.keyboard is None or instance.keyboard.process is not process:
+            instance.keyboard = Keyboard(self._loop, process, feed.fd)
+        instance.keyboard.type(keys)
+
+    def resize_one(self, instance: Instance, terminal: Terminal | None) -> None:
+        """Give the instance's terminal the size of who is attached; None: that of all others."""
+        size = terminal or self._terminal
+        if instance.process is not None and size is not None:
+            instance.process.resize(size)
+
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
             self.instances.pop(instance.spec.name, None)
@@ -331,7 +351,10 @@ class Supervisor:
     def _read_output(self, instance: Instance) -> None:
         if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:
             feed = self._multiplexer.add(
-                instance.spec.name, instance.process.output_fd, is_pty=instance.process.slave_fd >= 0
+                instance.spec.name,
+                instance.process.output_fd,
+                is_pty=instance.process.slave_fd >= 0,
+                taps=instance.taps,
             )
             instance.process.output_fd = -1
             # The feed before it is kept only as long as somebody who was left behind has its pipe open.
