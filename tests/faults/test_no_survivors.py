@@ -143,6 +143,25 @@ def test_interrupt_typed_at_the_terminal(app: App, kind: str) -> None:
     assert code == (1 if kind in MUST_BE_KILLED else 0)
 
 
+def test_quit_typed_at_the_terminal_is_one_signal(app: App) -> None:
+    """Both halves hear it, and the guard passes it on: an echo. Typed behind Ctrl-C it kills at once."""
+    ready = app.fifo("ready")
+    app(f"web: trap 'echo bye; exit 0' TERM; echo up > {ready}; while :; do sleep 60 & wait; done")
+    run = app.start("-t", "60", size=(24, 80))
+    assert ready.receive() == "up"
+    run.type("\x1c")
+    assert run.wait() == 0, run.failure("")
+    assert run.output_of("web.1") == ["bye"]
+    app(f"web: {child(app, 'kind', 'ignore', ready.path)}")
+    run = app.start("-t", "60", size=(24, 80))
+    assert ready.receive() == "ignore"
+    run.type("\x03")
+    run.wait_for("stopping", "web.1")
+    run.type("\x1c")
+    assert run.wait() == 1
+    assert_nothing_left(app, run)
+
+
 def test_second_signal_kills_at_once(app: App) -> None:
     ready = app.fifo("ready")
     late = app.fifo("late")
