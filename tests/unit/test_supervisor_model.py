@@ -466,7 +466,7 @@ class SupervisorModel(RuleBasedStateMachine):
             if not self.ends:
                 self.loop.pass_time(0.25)
             took_s = self.loop.clock.now_s - began_s
-            assert took_s < GRACE_S + 2 * KILL_WAIT_S + 3, f"it hangs: {self.states()} {self.world.procs}"
+            assert took_s < GRACE_S + 4 * KILL_WAIT_S + 1, f"it hangs: {self.states()} {self.world.procs}"
         assert self.ends == 1
         left = self.world.living()
         # One that was frozen until the run had given it up has its SIGKILL, and dies of it as soon as it is scheduled.
