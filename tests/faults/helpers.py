@@ -90,6 +90,19 @@ def wait_until(is_true: Callable[[], bool], what: str) -> None:
         select.select([], [], [], 0.002)
 
 
+def wait_until_idle(pid: int) -> None:
+    """Wait until a process does nothing any more: it read nothing and took no turn while we looked a hundred times."""
+    seen: list[bytes] = []
+
+    def is_idle() -> bool:
+        status = read_proc(f"/proc/{pid}/status").partition(b"voluntary_ctxt_switches")[2]
+        now = status + read_proc(f"/proc/{pid}/io") + stat_of(pid)[0].encode()
+        seen[:] = [*seen[-99:], now]
+        return len(seen) == 100 and len(set(seen)) == 1
+
+    wait_until(is_idle, f"an idle {pid}")
+
+
 def wait_for_end(*pids: int) -> None:
     """Wait until the processes have ended; whether they are reaped is their parent's affair."""
     deadline = time.monotonic() + CEILING_S

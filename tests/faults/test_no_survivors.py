@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.conftest import Deaf
 from tests.faults.helpers import (
+    IS_ROOT,
     UNSHARE,
     alive,
     can,
@@ -378,6 +379,26 @@ def test_first_of_a_pid_namespace_killed(app: App, view: str, victim: str) -> No
 @pytest.mark.parametrize("view", PID_NAMESPACE)
 def test_first_of_a_pid_namespace_reaps_orphans(app: App, view: str) -> None:
     assert_reaps_orphans(app, list(PID_NAMESPACE[view]))
+
+
+@needs_namespaces
+@pytest.mark.skipif(not IS_ROOT, reason="only root mounts here")
+@pytest.mark.parametrize("kind", ["plain", "daemon", "stubborn"])
+@pytest.mark.parametrize("ending", ["SIGTERM", "supervisor killed"])
+def test_first_of_a_pid_namespace_without_any_proc(app: App, kind: str, ending: str) -> None:
+    """Who left its group cannot be told by name; that somebody is left the kernel says, and SIGKILL to all ends them."""
+    hide = ["/bin/sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"]
+    run, _ = started(app, [kind], argv=[*UNSHARE, "-pfm", *hide])
+    guard, supervisor = guard_and_supervisor(run, is_inside=True)
+    os.kill(*((guard, signal.SIGTERM) if ending == "SIGTERM" else (supervisor, signal.SIGKILL)))
+    code = run.wait()
+    assert_nothing_left(app, run)
+    if ending == "SIGTERM":
+        assert code == (0 if kind == "plain" else 1), run.failure("")
+        assert last_word(run).endswith(NOTHING) == (kind == "plain")
+    else:
+        assert code == 70
+    no_traceback(run)
 
 
 def test_orphans_are_reaped(app: App) -> None:
