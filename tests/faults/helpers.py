@@ -77,6 +77,19 @@ def resident_bytes(pid: int) -> int:
     return int(stat_of(pid)[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_bytes(pid: int) -> int:
+    """Return the most memory it ever had resident, since `forget_peak`."""
+    found = re.search(rb"VmHWM:\s+(\d+) kB", read_proc(f"/proc/{pid}/status"))
+    assert found
+    return int(found[1]) << 10
+
+
+def forget_peak(pid: int) -> int:
+    """Begin to measure the peak anew (proc(5), clear_refs); return what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_bytes(pid)
+
+
 def cpu_ticks(pid: int) -> int:
     stat = stat_of(pid)
     return int(stat[11]) + int(stat[12])

@@ -386,7 +386,7 @@ def test_first_of_a_pid_namespace_reaps_orphans(app: App, view: str) -> None:
 @pytest.mark.parametrize("kind", ["plain", "daemon", "stubborn"])
 @pytest.mark.parametrize("ending", ["SIGTERM", "supervisor killed"])
 def test_first_of_a_pid_namespace_without_any_proc(app: App, kind: str, ending: str) -> None:
-    """Who left its group cannot be told by name; that somebody is left the kernel says, and SIGKILL to all ends them."""
+    """Who left its group cannot be told by name; the kernel says that somebody is left, and ends them with us."""
     hide = ["/bin/sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"]
     run, _ = started(app, [kind], argv=[*UNSHARE, "-pfm", *hide])
     guard, supervisor = guard_and_supervisor(run, is_inside=True)
