@@ -32,6 +32,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 """No file of ours is that long; without a bound a wrong name could fill the memory."""
 
 STDIN = "-"
+STDIN_NAME = "standard input"  # in messages
 
 SETTINGS_FILES = ("procman.toml", "pyproject.toml", ".foreman")
 """In the root, in order of precedence."""
@@ -174,7 +175,7 @@ class _Reading:
         if origin != SETTINGS["env"].option and is_disabled(os.environ):
             self.notes.append(f"PYTHON_DOTENV_DISABLED is set, so {', '.join(paths)} is not read")
             return ()
-        hint = "" if origin == DEFAULT else f"given with {origin}"
+        hint = "-e /dev/null reads none" if origin == DEFAULT else f"given with {origin}"
         texts = [(path, self._read(path, hint)) for path in paths]
         files = [
             parse_env(data, _shown(path), settings.env_encoding, interpolates=settings.interpolates)
@@ -191,9 +192,6 @@ class _Reading:
             return settings.env_files
         default = os.path.join(self._shown_root, ".env")
         if not os.path.lexists(default):
-            return ()
-        if os.path.isdir(default):
-            self.notes.append(f"{default} is a directory, so no env file is read")
             return ()
         if self._shown_root and os.path.exists(".env") and not os.path.samefile(".env", default):
             self.notes.append(f"reading {default}, not the .env of this directory")
@@ -240,7 +238,7 @@ def _missing(message: str, path: str, hint: str) -> Problem:
 
 
 def _shown(path: str) -> str:
-    return "standard input" if path == STDIN else path
+    return STDIN_NAME if path == STDIN else path
 
 
 def _merged(files: Sequence[EnvFile]) -> Mapping[str, Binding]:

@@ -58,11 +58,12 @@ def assert_end(app: App, run: Run, code: int) -> None:
 
 def ends(app: App, procfile: str, values: list[int]) -> Iterator[tuple[int, int, str]]:
     """Run `procman start` with each value as VALUE; yield the value, procman's code and what it wrote."""
-    app(procfile)
+    for value in values:
+        app.write(f"{value}/Procfile", procfile)  # one each, for beside one Procfile a process type runs once
     for at in range(0, len(values), AT_ONCE):
         batch = {
             value: subprocess.Popen(
-                start_argv(app, "--no-timestamp", "--no-port"),
+                start_argv(app, "--no-timestamp", "--no-port", "-f", f"{value}/Procfile", "-d", "."),
                 cwd=app.root,
                 env={**app.env, "VALUE": str(value)},
                 stdin=subprocess.DEVNULL,

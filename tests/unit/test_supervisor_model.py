@@ -235,7 +235,7 @@ class SupervisorModel(RuleBasedStateMachine):
 
     def strays_of(self, event: Started) -> list[Proc]:
         """What the supervisor could know of: orphans that bear the mark of an instance and are in nobody's group."""
-        leaders = {one.process.pid for one in self.supervisor._instances if one.process}
+        leaders = {one.process.pid for one in self.supervisor.instances.values() if one.process}
         return [
             proc
             for proc in self.world.living()
@@ -249,7 +249,7 @@ class SupervisorModel(RuleBasedStateMachine):
         self.ends += 1
 
     def instance(self, name: str) -> Instance:
-        return next(one for one in self.supervisor._instances if one.spec.name == name)
+        return next(one for one in self.supervisor.instances.values() if one.spec.name == name)
 
     @property
     def is_stopping(self) -> bool:
@@ -388,7 +388,7 @@ class SupervisorModel(RuleBasedStateMachine):
     def nobody_is_doubled_or_lost(self) -> None:
         if not hasattr(self, "supervisor"):
             return
-        leaders = {one.process.pid: one for one in self.supervisor._instances if one.process}
+        leaders = {one.process.pid: one for one in self.supervisor.instances.values() if one.process}
         for proc in self.world.living():
             if proc.pid == proc.group and proc.parent == US and proc.pid in self.supervisor._reaper.pids():
                 assert proc.pid in leaders, f"{proc} leads a group that no instance knows"
@@ -398,7 +398,7 @@ class SupervisorModel(RuleBasedStateMachine):
     def states_are_true(self) -> None:
         if not hasattr(self, "supervisor") or self.world.is_child_signal_due:
             return  # the supervisor cannot know yet
-        for instance in self.supervisor._instances:
+        for instance in self.supervisor.instances.values():
             self.state_is_true(instance)
 
     def state_is_true(self, instance: Instance) -> None:
@@ -439,7 +439,7 @@ class SupervisorModel(RuleBasedStateMachine):
     def run_ends_when_nothing_is_left(self) -> None:
         if not hasattr(self, "supervisor") or self.ends:
             return
-        if all(one.state in (State.EXITED, State.FAILED, State.LOST) for one in self.supervisor._instances):
+        if all(one.state in (State.EXITED, State.FAILED, State.LOST) for one in self.supervisor.instances.values()):
             assert self.is_stopping, "nothing is left to run, and the run goes on"
             assert self.supervisor._leftovers.is_ending, "nobody ends what is left"
 
@@ -492,7 +492,7 @@ class SupervisorModel(RuleBasedStateMachine):
             assert name not in ("job.1", "task.1") or not (delays or any(isinstance(e, GaveUp) for e in own))
 
     def states(self) -> dict[str, State]:
-        return {one.spec.name: one.state for one in self.supervisor._instances}
+        return {one.spec.name: one.state for one in self.supervisor.instances.values()}
 
 
 @pytest.fixture
