@@ -246,6 +246,8 @@ class Supervisor:
                 self.stop_instances([instance])
                 self._forget_if_removed(instance)
         for name, spec in wanted.items():
+            if self.is_ending:
+                return  # one of them could not start, and that was an end for all
             if name not in self.instances:
                 instance = self.instances[name] = Instance(spec)
                 self._alive.add(instance)
