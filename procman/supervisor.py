@@ -157,7 +157,7 @@ class Supervisor:
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
         self._leftovers.stop(self._groups())
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
@@ -173,7 +173,7 @@ class Supervisor:
         self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
         self._end_if_over()
