@@ -19,17 +19,29 @@ NOTHING = "nothing is left running"
 
 def ask(app: App, request: dict[str, Any]) -> dict[str, Any]:
     """Send one request to the supervisor of this app; return the last reply."""
-    wait_until(lambda: bool(list((app.root / ".procman").glob("*.sock"))), "a socket")
-    path = next((app.root / ".procman").glob("*.sock"))
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(CEILING_S)
-        client.connect(f"/proc/self/fd/{folder}/{path.name}")  # an address has 108 bytes (unix(7))
-        os.close(folder)
+        wait_until(lambda: is_connected(app, client), "a socket that listens")
         client.sendall(json.dumps(request).encode() + b"\n")
         with client.makefile("r") as replies:
             reply: dict[str, Any] = [json.loads(line) for line in replies][-1]
     return reply
+
+
+def is_connected(app: App, client: socket.socket) -> bool:
+    """Connect, if somebody listens already."""
+    try:
+        folder = os.open(app.root / ".procman", os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        name = next(name for name in os.listdir(folder) if name.endswith(".sock"))
+        client.connect(f"/proc/self/fd/{folder}/{name}")  # an address has 108 bytes (unix(7))
+    except (StopIteration, ConnectionRefusedError):
+        return False
+    finally:
+        os.close(folder)
+    return True
 
 
 def starts(run: Run) -> list[str]:
@@ -52,7 +64,7 @@ def test_spawn_that_fails_while_scaling_is_an_end_for_all(app: App) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "ignore", "setsid", "daemon", "stubborn"])
 def test_scaled_away_leaves_nothing(app: App, kind: str) -> None:
-    """The run goes on, and of those that were scaled away none is left, but for a daemon that nobody knows as theirs."""
+    """The run goes on; of those that were scaled away none is left, but a daemon that nobody knows as theirs."""
     ready = app.fifo("ready")
     app(f"web: {child(app, 'kind', kind, ready.path)}\nother: exec sleep 1000")
     run = app.start("web=2", "other=1", "-t", "0.3")
