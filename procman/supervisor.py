@@ -109,6 +109,7 @@ class Supervisor:
         self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
         self._stop_s: float | None = None  # monotonic time at which the run's end began
         self._signal_s: float | None = None
+        self._is_quit = False  # and whether it was SIGQUIT
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
@@ -135,16 +136,18 @@ class Supervisor:
         self._end_if_over()
 
     def on_stop_signal(self, signum: int) -> None:
-        """SIGINT, SIGTERM, SIGHUP: stop the formation; a second one, later than an echo of the first, kills it."""
+        """SIGINT, SIGTERM, SIGHUP, SIGQUIT: stop the formation; a second one, later than an echo of the first, kills
+        it, and SIGQUIT behind another one at once."""
         now_s = self._loop.now()
         if self._signal_s is None:
             self._signal_s = now_s
+            self._is_quit = signum == signal.SIGQUIT
             if self._is_over:
                 return  # only the reader is waited for; the next one ends that too
             name = signal.Signals(signum).name
             self._notice(SYSTEM, f"{name} received, starting shutdown")
             self.stop(0, f"stopped by {name}")
-        elif now_s - self._signal_s >= SECOND_SIGNAL_S or signum == signal.SIGQUIT:
+        elif now_s - self._signal_s >= SECOND_SIGNAL_S or (signum == signal.SIGQUIT and not self._is_quit):
             self.kill()
 
     def stop(self, code: int, why: str) -> None:
@@ -157,7 +160,7 @@ class Supervisor:
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
         self._leftovers.stop(self._groups())
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
@@ -173,7 +176,7 @@ class Supervisor:
         self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
         self._end_if_over()
@@ -246,6 +249,8 @@ class Supervisor:
                 self.stop_instances([instance])
                 self._forget_if_removed(instance)
         for name, spec in wanted.items():
+            if self.is_ending:
+                return  # one of them could not start, and that was an end for all
             if name not in self.instances:
                 instance = self.instances[name] = Instance(spec)
                 self._alive.add(instance)
