@@ -1,0 +1,46 @@
+"""Run tests: the tools take turns within each repetition, so that a busy moment of the machine hits all of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NamedTuple
+
+from benchmarks.peers import Peer
+from benchmarks.session import Failed
+from benchmarks.tests import Sample, Test
+
+
+class Result(NamedTuple):
+    """All samples of one test by tool, and why a tool has fewer of them than there were repetitions."""
+
+    test: Test
+    samples: dict[str, list[Sample]]
+    remarks: dict[str, str]
+
+
+def run(test: Test, peers: list[Peer], repetitions: int) -> Result:
+    refusals = {peer.name: test.refuses(peer) for peer in peers if not peer.is_floor}
+    taking_part = [peer for peer in peers if (peer.name in test.floors if peer.is_floor else not refusals[peer.name])]
+    result = Result(test, {peer.name: [] for peer in taking_part}, {n: why for n, why in refusals.items() if why})
+    for repetition in range(repetitions):
+        # Everybody is first once: whoever is, may find the caches cold.
+        turn = repetition % max(1, len(taking_part))
+        for peer in taking_part[turn:] + taking_part[:turn]:
+            if peer.name not in result.remarks:
+                _sample(test, peer, result)
+    return result
+
+
+def _sample(test: Test, peer: Peer, result: Result) -> None:
+    began_s = time.monotonic()
+    try:
+        sample = test.sample(peer)
+    except Failed as failure:
+        # Not tried again: a limit costs a minute each time.
+        result.remarks[peer.name] = f"{failure} (after {len(result.samples[peer.name])} good repetitions)"
+        told = str(failure)
+    else:
+        result.samples[peer.name].append(sample)
+        told = " ".join(f"{key}={value:.4g}" for key, value in sample.items())
+    print(f"{test.name:24} {peer.name:32} {time.monotonic() - began_s:6.1f} s  {told}", file=sys.stderr, flush=True)
