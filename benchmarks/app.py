@@ -9,9 +9,23 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 CHILDREN = Path(__file__).parent / "children"
 UP = b"@up"
+
+
+class Flood(NamedTuple):
+    """How much one flood is: until any limit is reached."""
+
+    children: int
+    line_bytes: int
+    megabytes: int  # of all children together
+    seconds: float
+
+    @property
+    def most_lines(self) -> int:
+        return (self.megabytes << 20) // self.line_bytes // self.children
 
 
 class App:
@@ -48,13 +62,14 @@ class App:
         return [f"w{number}" for number in range(len(self.commands))]
 
     def idle(self, count: int) -> App:
-        """Children that say one line and sleep: `cat` waits for ever to open `hold`, costs 0.1 MB and dies of SIGTERM."""
+        """Children that say one line and sleep: `cat` waits for ever to open `hold`, is tiny and dies of SIGTERM."""
         self.commands = [f"cat {self.folder}/line {self.folder}/hold"] * count
         return self
 
-    def flood(self, count: int, line_bytes: int, most_lines: int, seconds: float) -> App:
+    def flood(self, flood: Flood) -> App:
         program = f"{sys.executable} -I -S {CHILDREN}/flood.py {self.folder}"
-        self.commands = [f"{program} {child} {line_bytes} {most_lines} {seconds}" for child in range(count)]
+        limits = f"{flood.line_bytes} {flood.most_lines} {flood.seconds}"
+        self.commands = [f"{program} {child} {limits}" for child in range(flood.children)]
         return self
 
     def tick(self, rate: int, count: int) -> App:

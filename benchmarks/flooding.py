@@ -8,29 +8,18 @@ import select
 import time
 from typing import NamedTuple
 
+from benchmarks.app import Flood
 from benchmarks.lines import Faults, check
 from benchmarks.session import Failed, Session
 
 END = b"@end "
 READY_S = 30  # supervisor starts with a second of sleep
-DRAIN_S = 20  # for what a tool has queued when the children are done
+SILENCE_S = 2  # of a tool, when the children are done
+DRAIN_S = 40  # for what a tool has queued when the children are done
 PREFIX_MOST_BYTES = 80
 
 # Kept from sample to sample, and written to once, so that no page fault is part of a measurement.
 _buffer = mmap.mmap(-1, 1 << 20)
-
-
-class Flood(NamedTuple):
-    """How much one flood is: until any limit is reached."""
-
-    children: int
-    line_bytes: int
-    megabytes: int  # of all children together
-    seconds: float
-
-    @property
-    def most_lines(self) -> int:
-        return (self.megabytes << 20) // self.line_bytes // self.children
 
 
 class Arrival(NamedTuple):
@@ -50,25 +39,29 @@ class Arrival(NamedTuple):
 
 
 def receive(session: Session, flood: Flood, limit_s: float) -> Arrival:
-    """Take all that comes until every child has reported and its last line is here. Raises Failed if that takes longer."""
-    into = _buffer_for(flood)
+    """Take all that comes until every child has reported and its last line is here. Raises Failed after the limit."""
+    into = _buffer_for(flood) if session.fd >= 0 else memoryview(b"")
     report_fd, told, ended_s = session.app.report, b"", 0.0
     fds = [report_fd] + [session.fd] * (session.fd >= 0)
-    size = search_from = ends = 0
+    size = ends = 0
+    is_over = False
     deadline_s = time.monotonic() + limit_s
-    while told.count(b"\n") < flood.children or (session.fd >= 0 and ends < flood.children):
-        ready = select.select(fds, [], [], max(0.0, deadline_s - time.monotonic()))[0]
-        if not ready:
+    while not is_over or (session.fd >= 0 and ends < flood.children):
+        left_s = deadline_s - time.monotonic()
+        ready = select.select(fds, [], [], max(0.0, min(left_s, SILENCE_S)))[0]
+        if not ready and is_over:
+            break  # the last lines did not arrive whole: the check will tell
+        if left_s <= 0:
             raise Failed(f"the output did not arrive within {limit_s:.0f} s")
         if report_fd in ready:
             told += os.read(report_fd, 1 << 16)
+            is_over = told.count(b"\n") == flood.children
         if session.fd in ready:
-            if not told:
-                search_from = size  # a child reports before it writes its end, so that is nowhere before
+            behind = size
             size += _read(session.fd, into[size : size + (1 << 20)])
             ended_s = time.monotonic()
-        if told:
-            ends = bytes(into[search_from:size]).count(END)
+            if told:  # a child reports before it writes its end, so there is no end to look for before
+                ends += bytes(into[max(0, behind - len(END) + 1) : size]).count(END)
     reports = [report.split() for report in told.splitlines()]
     counts = {int(child): int(count) for child, count, _ in reports}
     return Arrival(counts, into[:size], ended_s or max(float(at_s) for _, _, at_s in reports), flood)

@@ -26,6 +26,7 @@ class Peer(NamedTuple):
     gives_pty: bool = False  # its processes write to a terminal, if its own output is one
     reads_env: bool = True  # .env
     is_floor: bool = False  # no process manager, but the least that any could cost
+    flood_mb: int = 0  # it queues without bound, so more than this would take minutes to come out
     only: str = ""  # the one kind of output that this variant is measured with
 
 
@@ -44,8 +45,8 @@ def with_procfile(*argv: str) -> Callable[[App], list[str]]:
 
 def supervisor(app: App) -> list[str]:
     parts = [
-        f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={app.folder}/pid\n"
-        f"minfds={3 * CHILDREN_MOST}\nchildlogdir={app.folder}\nuser=root\n"
+        "[supervisord]\nnodaemon=true\nsilent=true\nlogfile=/dev/null\nlogfile_maxbytes=0\n",
+        f"pidfile={app.folder}/pid\nchildlogdir={app.folder}\nminfds={3 * CHILDREN_MOST}\n",
     ]
     for name, command in zip(app.names, app.commands, strict=True):
         parts.append(
@@ -99,7 +100,7 @@ PROCMAN = ("procman", "start", "--port", "20000", "--port-step", "1")
 PEERS = (
     Peer("procman", "procman", with_procfile(*PROCMAN), stamps=True, gives_pty=True),
     Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only="pty"),
-    Peer("honcho", "honcho", with_procfile("honcho", "start"), stamps=True),
+    Peer("honcho", "honcho", with_procfile("honcho", "start"), stamps=True, flood_mb=8),
     Peer("foreman", "foreman", with_procfile("foreman", "start"), stamps=True),
     Peer("nf", "nf", with_procfile("nf", "start"), stamps=True),
     Peer("concurrently", "concurrently", concurrently, stamps=False, reads_env=False),

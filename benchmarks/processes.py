@@ -36,7 +36,7 @@ def marked(token: str) -> list[int]:
 
 
 def of_run(token: str, folder: Path) -> Processes:
-    """Sort the processes of the run. Children have a path in the app's folder among their arguments; a manager has none."""
+    """Sort the processes of the run. Of these only children have a path in the app's folder as an argument."""
     found = Processes([], [], [])
     inside = f"{folder}".encode()
     for pid in marked(token):

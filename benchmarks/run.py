@@ -7,8 +7,8 @@ import time
 from typing import NamedTuple
 
 from benchmarks.peers import Peer
+from benchmarks.plan import Sample, Test
 from benchmarks.session import Failed
-from benchmarks.tests import Sample, Test
 
 
 class Result(NamedTuple):
@@ -19,11 +19,14 @@ class Result(NamedTuple):
     remarks: dict[str, str]
 
 
-def run(test: Test, peers: list[Peer], repetitions: int) -> Result:
-    refusals = {peer.name: test.refuses(peer) for peer in peers if not peer.is_floor}
-    taking_part = [peer for peer in peers if (peer.name in test.floors if peer.is_floor else not refusals[peer.name])]
-    result = Result(test, {peer.name: [] for peer in taking_part}, {n: why for n, why in refusals.items() if why})
-    for repetition in range(repetitions):
+def run(test: Test, peers: list[Peer], repetitions: int | None) -> Result:
+    peers = [
+        peer for peer in peers if peer.only in ("", test.output) and (not peer.is_floor or peer.name in test.floors)
+    ]
+    refusals = {peer.name: why for peer in peers if not peer.is_floor and (why := test.refuses(peer))}
+    taking_part = [peer for peer in peers if peer.name not in refusals]
+    result = Result(test, {peer.name: [] for peer in taking_part}, refusals)
+    for repetition in range(repetitions or test.repetitions):
         # Everybody is first once: whoever is, may find the caches cold.
         turn = repetition % max(1, len(taking_part))
         for peer in taking_part[turn:] + taking_part[:turn]:
@@ -38,7 +41,10 @@ def _sample(test: Test, peer: Peer, result: Result) -> None:
         sample = test.sample(peer)
     except Failed as failure:
         # Not tried again: a limit costs a minute each time.
-        result.remarks[peer.name] = f"{failure} (after {len(result.samples[peer.name])} good repetitions)"
+        good = len(result.samples[peer.name])
+        result.remarks[peer.name] = f"{failure}, after {good} good repetitions" if good else str(failure)
+        if failure.figures:
+            result.samples[peer.name].append(failure.figures)
         told = str(failure)
     else:
         result.samples[peer.name].append(sample)

@@ -20,7 +20,11 @@ OUTPUTS = ("null", "pipe", "pty")
 
 
 class Failed(Exception):
-    """The tool did not do it; the message says what, in a few words."""
+    """The tool did not do it; the message says what, in a few words. `figures` are what could be measured yet."""
+
+    def __init__(self, message: str, figures: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.figures = figures or {}
 
 
 class Session:
@@ -90,7 +94,7 @@ class Session:
         return chunk
 
     def wait_for_lines(self, mark: bytes, count: int, limit_s: float) -> float:
-        """Read until `mark` has come `count` times; return the seconds since the start. Raises Failed if it does not."""
+        """Read until `mark` has come `count` times; return the seconds since the start. Raises Failed at the limit."""
         deadline_s = self.began_s + limit_s
         seen, rest = 0, b""
         while chunk := self.read(deadline_s):

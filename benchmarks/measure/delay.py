@@ -11,8 +11,8 @@ from benchmarks import processes
 from benchmarks.app import App
 from benchmarks.flooding import END, READY_S
 from benchmarks.peers import Peer
+from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Failed, Session
-from benchmarks.tests import Column, Sample, Scale, Test
 
 RATE = 500
 STAMP = re.compile(rb"@(\d+)@")
@@ -21,7 +21,7 @@ COLUMNS = (
     Column("p50_ms", "p50 ms"),
     Column("max_ms", "longest ms"),
     Column("cpu_us", "CPU µs a line"),
-    Column("lost", "lost lines"),
+    Column("lost", "lost", is_compared=False),
 )
 
 
@@ -52,7 +52,7 @@ def listen(session: Session, limit_s: float) -> list[float]:
     rest = b""
     while chunk := session.read(deadline_s):
         now_ns = time.monotonic_ns()
-        whole, newline, rest = (rest + chunk).rpartition(b"\n")
+        whole, _, rest = (rest + chunk).rpartition(b"\n")
         delays_ms += [(now_ns - int(stamp)) / 1e6 for stamp in STAMP.findall(whole)]
         if END in whole:
             return delays_ms
@@ -61,4 +61,6 @@ def listen(session: Session, limit_s: float) -> list[float]:
 
 def tests(scale: Scale) -> list[Test]:
     measure = partial(sample, seconds=scale.tick_s)
-    return [Test("delay", f"Delay of a line, {RATE} lines a second, to a pipe", COLUMNS, measure, ("cat",))]
+    return [
+        Test("delay", f"Delay of a line, {RATE} lines a second, to a pipe", COLUMNS, measure, ("cat",), repetitions=5)
+    ]

@@ -8,8 +8,8 @@ from functools import partial
 from benchmarks import processes
 from benchmarks.app import UP, App
 from benchmarks.peers import Peer
+from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Session
-from benchmarks.tests import Column, Sample, Scale, Test
 
 CHILDREN = 10
 LIMIT_S = 20

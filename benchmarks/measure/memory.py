@@ -8,16 +8,16 @@ from functools import partial
 from benchmarks import processes
 from benchmarks.app import UP, App
 from benchmarks.peers import Peer
+from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Session
-from benchmarks.tests import Column, Sample, Scale, Test
 
 LIMIT_S = 90
 COLUMNS = (
     Column("pss_mb", "PSS MB"),
     Column("rss_mb", "RSS MB"),
-    Column("processes", "processes"),
-    Column("threads", "threads"),
-    Column("shells", "shells", ""),
+    Column("processes", "processes", is_compared=False),
+    Column("threads", "threads", is_compared=False),
+    Column("shells", "shells", is_compared=False),
 )
 
 

@@ -6,27 +6,27 @@ import time
 from functools import partial
 
 from benchmarks import flooding, processes
-from benchmarks.app import App
-from benchmarks.flooding import READY_S, Flood
+from benchmarks.app import App, Flood
+from benchmarks.flooding import READY_S
 from benchmarks.peers import Peer
+from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Session
-from benchmarks.tests import Column, Sample, Scale, Test
 
 LOOK_S = 0.2
 LINE_BYTES = 100
 LIMIT_S = 60
 COLUMNS = (
     Column("growth_mb", "growth MB"),
-    Column("before_mb", "PSS before MB"),
-    Column("lost", "lost lines"),
-    Column("mixed", "mixed lines"),
-    Column("reordered", "reordered lines"),
+    Column("before_mb", "PSS before MB", is_compared=False),
+    Column("lost", "lost", is_compared=False),
+    Column("mixed", "mixed", is_compared=False),
+    Column("reordered", "reordered", is_compared=False),
 )
 
 
 def sample(peer: Peer, megabytes: int, seconds: float) -> Sample:
     flood = Flood(1, LINE_BYTES, megabytes, LIMIT_S)
-    with App().flood(1, LINE_BYTES, flood.most_lines, flood.seconds) as app, Session(peer, app) as session:
+    with App().flood(flood) as app, Session(peer, app) as session:
         session.wait_for_reports(1, READY_S)
         managers = session.processes().manager
         before_mb = most_mb = processes.memory_mb(managers, "Pss")

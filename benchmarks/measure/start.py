@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks.app import UP, App
 from benchmarks.peers import Peer
+from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Session
-from benchmarks.tests import Column, Sample, Scale, Test
 
 LIMIT_S = 20
 ENV = "DATABASE_URL=postgres://localhost/app\nSECRET='a b c'\n# a comment\nWEB_WORKERS=4\n"
@@ -23,13 +23,21 @@ def tests(scale: Scale) -> list[Test]:
     columns = (Column("first_ms", "first line ms"),)
     floors = ("python", "python -I", "python+click+sh")
     return [
-        Test("start", "Start to the first line of a child", columns, lambda peer: sample(peer, ""), floors),
+        Test(
+            "start",
+            "Start to the first line of a child",
+            columns,
+            lambda peer: sample(peer, ""),
+            floors,
+            repetitions=20,
+        ),
         Test(
             "start:env",
             "Start to the first line of a child, with a .env",
             columns,
             lambda peer: sample(peer, ENV),
             ("python+click+dotenv+sh",),
+            repetitions=20,
             refuses=lambda peer: "" if peer.reads_env else "does not read .env",
         ),
     ]

@@ -11,23 +11,26 @@ Sample = dict[str, float]
 
 
 class Column(NamedTuple):
-    """`is_better` says which way is good, "less" or "more", or "" for what is only told."""
+    """One figure of a sample. `is_compared`: the table has the ratio to procman beside it."""
 
     key: str
     title: str
-    is_better: str = "less"
+    is_better: str = "less"  # or "more"
+    is_compared: bool = True
 
 
 class Test(NamedTuple):
-    """`columns[0]` is what the test is about: it has min, median, max, the ratio and the plot."""
+    """`columns[0]` is what the test is about; the first `plots` columns are drawn."""
 
     name: str  # "throughput:pipe:4:100"
     title: str
     columns: tuple[Column, ...]
     sample: Callable[[Peer], Sample]  # raises session.Failed
-    floors: tuple[str, ...] = ()
-    note: str = ""
+    floors: tuple[str, ...] = ()  # which of them take part
     refuses: Callable[[Peer], str] = lambda peer: ""  # why a tool takes no part
+    output: str = "pipe"
+    plots: int = 1
+    repetitions: int = 3
 
 
 class Scale(NamedTuple):
@@ -45,5 +48,5 @@ class Scale(NamedTuple):
     stall_s: float
 
 
-FULL = Scale(1.5, 300, (20, 100, 1000), 5.0, (2, 50, 300, 1000), 10.0, (50, 500, 2000), (5000,), 50, 5.0)
-QUICK = Scale(0.4, 20, (100,), 1.0, (2, 50), 2.0, (50,), (), 10, 1.0)
+FULL = Scale(1.5, 400, (20, 100, 1000), 5.0, (2, 50, 300, 1000), 10.0, (2, 50, 500, 2000), (5000,), 50, 5.0)
+QUICK = Scale(0.4, 20, (100,), 1.0, (2, 50), 2.0, (2, 50), (), 10, 1.0)
