@@ -20,13 +20,13 @@ DOCS = install.ROOT / "docs" / "benchmarks"
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--only", metavar="TEST", help="tests whose name begins so: start,throughput:pipe")
     parser.add_argument("--peers", metavar="A,B", help="only these tools, beside procman and the floors")
     parser.add_argument("--repetitions", metavar="N", type=int, help="samples of each tool in each test; else 3 to 20")
     parser.add_argument("--quick", action="store_true", help="small sizes, once: only shows that all works")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples there")
-    parser.add_argument("--docs", action="store_true", help=f"write tables, plots and samples to {DOCS.name} in docs/")
+    parser.add_argument("--docs", action="store_true", help="write tables, plots and all samples to docs/benchmarks")
     parser.add_argument(
         "--from", metavar="FILE", nargs="+", dest="earlier", help="measure nothing, report what --json wrote"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 from benchmarks import flooding, install
-from benchmarks.app import App
-from benchmarks.flooding import READY_S, Flood
+from benchmarks.app import App, Flood
+from benchmarks.flooding import READY_S
 from benchmarks.peers import PEERS, Peer
 from benchmarks.session import Failed, Session
 

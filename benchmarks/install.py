@@ -19,10 +19,9 @@ BUILD = ROOT / "build" / "benchmarks"
 PROCMAN = BUILD / "procman"
 PYTHON_PEERS = BUILD / "python"
 NODE_PEERS = BUILD / "node"
-FOUND_ON_PATH = "not on PATH"
+NOT_FOUND = "not on PATH"
 
-# Procman's own folder comes last, so that no peer runs from it; `python` is the one that procman runs with.
-FOLDERS = (PYTHON_PEERS / "bin", NODE_PEERS / "node_modules" / ".bin")
+FOLDERS_OF_PEERS = (PYTHON_PEERS / "bin", NODE_PEERS / "node_modules" / ".bin")
 
 
 class Tools(NamedTuple):
@@ -33,8 +32,8 @@ class Tools(NamedTuple):
 
 def environment(peer: Peer) -> dict[str, str]:
     """Return the environment a tool runs in: nearly none, so that all have the same on each machine."""
-    own = [str(PROCMAN / "bin")] if peer.program in ("procman", "python") else [str(folder) for folder in FOLDERS]
-    path = os.pathsep.join([*own, os.environ.get("PATH", os.defpath)])
+    folders = [PROCMAN / "bin"] if peer.program in ("procman", "python") else FOLDERS_OF_PEERS
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
     return {"PATH": path, "HOME": str(BUILD / "home"), "LANG": "C.UTF-8", "TERM": "xterm", "USER": "bench"}
 
 
@@ -120,7 +119,9 @@ INSTALLERS = {
 def find(wanted: list[str] | None, may_install: bool) -> Tools:
     """Return the tools that can be measured, of those that are wanted, after installing what is not there."""
     prepare()
-    present, missing, failures = [], {}, {}
+    present: list[Peer] = []
+    missing: dict[str, str] = {}
+    failures: dict[object, str] = {}  # by installer
     for peer in PEERS:
         if not (wanted is None or peer.name in wanted or peer.program == "procman" or peer.is_floor):
             continue
@@ -131,7 +132,7 @@ def find(wanted: list[str] | None, may_install: bool) -> Tools:
         if program(peer):
             present.append(peer)
         else:
-            missing[peer.name] = failures.get(install) or FOUND_ON_PATH if install else FOUND_ON_PATH
+            missing[peer.name] = failures.get(install) or NOT_FOUND
     return Tools(present, missing, {peer.name: version(peer) for peer in present if peer.name in VERSIONS})
 
 

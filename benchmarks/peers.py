@@ -5,7 +5,6 @@ All tools run in the app's folder, with their defaults: only what hinders a thou
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ class Peer(NamedTuple):
     """`argv` writes the files that the tool reads into the app's folder and returns its command line."""
 
     name: str
-    program: str  # what must be on the PATH of this tool's own folder, or on ours
+    program: str  # what must be on PATH, or where install.py puts it
     argv: Callable[[App], list[str]]
     stamps: bool  # each line carries the time
     prefixes: bool = True  # each line carries the name of the process
@@ -74,7 +73,7 @@ def process_compose(app: App) -> list[str]:
     pairs = zip(app.names, app.commands, strict=True)
     processes = "".join(f"  {name}:\n    command: {command}\n" for name, command in pairs)
     (app.folder / "process-compose.yaml").write_text(f'version: "0.5"\nprocesses:\n{processes}')
-    return ["process-compose", "--tui=false", "--no-server", "up"]
+    return ["process-compose", "up", "--tui=false", "--no-server", "--log-file", "log"]
 
 
 def cat(app: App) -> list[str]:
@@ -104,20 +103,14 @@ PEERS = (
     Peer("foreman", "foreman", with_procfile("foreman", "start"), stamps=True),
     Peer("nf", "nf", with_procfile("nf", "start"), stamps=True),
     Peer("concurrently", "concurrently", concurrently, stamps=False, reads_env=False),
-    Peer("supervisor", "supervisord", supervisor, False, prefixes=False, keeps_lines=False, reads_env=False),
-    Peer("circus", "circusd", circus, False, prefixes=False, keeps_lines=False, reads_env=False),
+    Peer("supervisor", "supervisord", supervisor, stamps=False, prefixes=False, keeps_lines=False, reads_env=False),
+    Peer("circus", "circusd", circus, stamps=False, prefixes=False, keeps_lines=False, reads_env=False),
     Peer("hivemind", "hivemind", with_procfile("hivemind", "Procfile"), stamps=False, gives_pty=True, reads_env=False),
-    Peer(
-        "overmind",
-        "overmind",
-        with_procfile("overmind", "start", "--socket", "overmind.sock"),
-        stamps=False,
-        gives_pty=True,
-    ),
+    Peer("overmind", "overmind", with_procfile("overmind", "start"), stamps=False, gives_pty=True),
     Peer("goreman", "goreman", with_procfile("goreman", "-rpc-server=false", "start"), stamps=True),
     Peer("forego", "forego", with_procfile("forego", "start"), stamps=False),
     Peer("process-compose", "process-compose", process_compose, stamps=False),
-    Peer("cat", "cat", cat, False, prefixes=False, keeps_lines=False, is_floor=True),
+    Peer("cat", "cat", cat, stamps=False, prefixes=False, keeps_lines=False, is_floor=True),
     Peer("python", "python", python(modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python -I", "python", python("-I", modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python+click+sh", "python", python(modules="click"), stamps=False, prefixes=False, is_floor=True),
@@ -146,6 +139,3 @@ VERSIONS = {
     "process-compose": ["process-compose", "version", "--short"],
     "python": ["python", "--version"],
 }
-
-if sys.platform != "linux":
-    raise SystemExit("the benchmarks read /proc: Linux only")

@@ -39,11 +39,11 @@ def _sample(test: Test, peer: Peer, result: Result) -> None:
     began_s = time.monotonic()
     try:
         sample = test.sample(peer)
-    except Failed as failure:
+    except (Failed, ProcessLookupError) as failure:
         # Not tried again: a limit costs a minute each time.
         good = len(result.samples[peer.name])
         result.remarks[peer.name] = f"{failure}, after {good} good repetitions" if good else str(failure)
-        if failure.figures:
+        if isinstance(failure, Failed) and failure.figures:
             result.samples[peer.name].append(failure.figures)
         told = str(failure)
     else:

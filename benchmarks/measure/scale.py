@@ -8,6 +8,7 @@ import signal
 import time
 from functools import partial
 
+from benchmarks import processes
 from benchmarks.app import UP, App
 from benchmarks.peers import Peer
 from benchmarks.plan import Column, Sample, Scale, Test
@@ -20,6 +21,7 @@ COLUMNS = (
     Column("start_ms", "all started ms"),
     Column("stop_ms", "all stopped ms"),
     Column("start_each_ms", "start ms a child", is_compared=False),
+    Column("start_cpu_each_ms", "of it CPU ms of the manager", is_compared=False),
     Column("stop_each_ms", "stop ms a child", is_compared=False),
 )
 
@@ -28,7 +30,12 @@ def sample(peer: Peer, children: int) -> Sample:
     with App().idle(children) as app, Session(peer, app) as session:
         start_ms = 1000 * session.wait_for_lines(UP, children, START_LIMIT_S)
         time.sleep(1)  # the start is over, and nobody is busy with it any more
-        figures = {"start_ms": start_ms, "start_each_ms": start_ms / children}
+        cpu_ms = 1000 * processes.cpu_s(session.processes().manager)
+        figures = {
+            "start_ms": start_ms,
+            "start_each_ms": start_ms / children,
+            "start_cpu_each_ms": cpu_ms / children,
+        }
         stop_s, left = stop(session)
         if left:
             raise Failed(f"left {left} of {children + 1} processes {stop_s:.0f} s after SIGTERM", figures)
