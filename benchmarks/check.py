@@ -31,7 +31,7 @@ def main() -> int:
     install.prepare()
     has_fault = False
     for peer, output, children, line_bytes in product(VARIANTS, ("pipe", "pty"), (1, 4), MEGABYTES):
-        if peer.only not in ("", output):
+        if not peer.takes_part(f"throughput:{output}"):
             continue
         flood = Flood(children, line_bytes, MEGABYTES[line_bytes], LIMIT_S)
         what = fault(peer, output, flood)

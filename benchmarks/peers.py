@@ -26,7 +26,10 @@ class Peer(NamedTuple):
     reads_env: bool = True  # .env
     is_floor: bool = False  # no process manager, but the least that any could cost
     flood_mb: int = 0  # it queues without bound, so more than this would take minutes to come out
-    only: str = ""  # the one kind of output that this variant is measured with
+    only: str = ""  # a variant, for tests whose name begins so
+
+    def takes_part(self, test: str) -> bool:
+        return test.startswith(self.only)
 
 
 def procfile(app: App) -> None:
@@ -40,6 +43,13 @@ def with_procfile(*argv: str) -> Callable[[App], list[str]]:
         return list(argv)
 
     return command_line
+
+
+def procman_counted(app: App) -> list[str]:
+    """One process type, many instances: with many types, each process gets the ports of all of them (`PORT_<TYPE>`)."""
+    assert len(set(app.commands)) == 1
+    (app.folder / "Procfile").write_text(f"w: {app.commands[0]}\n")
+    return ["procman", "start", "--port", "20000", f"w={len(app.commands)}"]
 
 
 def supervisor(app: App) -> list[str]:
@@ -98,7 +108,8 @@ PROCMAN = ("procman", "start", "--port", "20000", "--port-step", "1")
 
 PEERS = (
     Peer("procman", "procman", with_procfile(*PROCMAN), stamps=True, gives_pty=True),
-    Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only="pty"),
+    Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only="throughput:pty"),
+    Peer("procman w=N", "procman", procman_counted, stamps=True, only="scale"),
     Peer("honcho", "honcho", with_procfile("honcho", "start"), stamps=True, flood_mb=8),
     Peer("foreman", "foreman", with_procfile("foreman", "start"), stamps=True),
     Peer("nf", "nf", with_procfile("nf", "start"), stamps=True),

@@ -28,7 +28,6 @@ class Test(NamedTuple):
     sample: Callable[[Peer], Sample]  # raises session.Failed
     floors: tuple[str, ...] = ()  # which of them take part
     refuses: Callable[[Peer], str] = lambda peer: ""  # why a tool takes no part
-    output: str = "pipe"
     plots: int = 1
     repetitions: int = 3
 

@@ -87,7 +87,7 @@ def picture(height: float, title: str, below: str, parts: list[str]) -> str:
     return "\n".join([*frame, *parts, "</svg>"]) + "\n"
 
 
-def comparison(title: str, unit: str, marks: list[Mark], below: str) -> str:
+def comparison(title: str, marks: list[Mark], below: str) -> str:
     """One row a tool: the median as a dot, minimum to maximum as a line."""
     across = axis([value for mark in marks for value in mark[1:4]], LEFT, WIDTH - RIGHT)
     bottom = 48 + ROW * len(marks)
@@ -95,7 +95,8 @@ def comparison(title: str, unit: str, marks: list[Mark], below: str) -> str:
     for tick in across.ticks():
         x = across.at(tick)
         parts += [line(x, 40, x, bottom, "#e2e8f0"), text(x, bottom + 16, number(tick), FLOOR, "middle")]
-    parts.append(text(WIDTH - 12, bottom + 16, unit + (", log" if across.is_log else ""), FLOOR, "end"))
+    if across.is_log:
+        parts.append(text(WIDTH - 12, bottom + 16, "log scale", FLOOR, "end"))
     for row, mark in enumerate(marks):
         y = 56 + ROW * row
         weight = "bold" if mark.colour == OURS else "normal"

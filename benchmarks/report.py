@@ -144,7 +144,7 @@ def write_docs(folder: Path, results: list[Result], tools: Tools, about: About) 
         old.unlink()
     below = f"{about['date']}, {about['machine']}; dot: median, line: minimum to maximum"
     parts = [
-        "# Figures",
+        "# Figures\n",
         "Written by `sh .ci/dev bench --docs`; [what is measured, and how](../../benchmarks/README.md). Each figure is",
         "minimum/median/maximum of the samples, `of procman` the ratio of the medians. All samples are in",
         "[results.json](results.json).\n",
@@ -159,7 +159,7 @@ def write_docs(folder: Path, results: list[Result], tools: Tools, about: About) 
             if marks := plot_marks(result, column):
                 title = f"{result.test.title}: {column.title}"
                 file = f"{result.test.name}-{column.key}.svg".replace(":", "-").replace("_", "-")
-                (folder / file).write_text(plot.comparison(title, column.title, marks, below))
+                (folder / file).write_text(plot.comparison(title, marks, below))
                 parts.append(f"![{title}]({file})\n")
         rows = table(result)
         rows.insert(1, ["---"] * len(rows[0]))
@@ -178,9 +178,16 @@ def plot_marks(result: Result, column: Column) -> list[plot.Mark]:
     return sorted(marks, key=lambda mark: best_first * mark.middle)
 
 
+FEW = 50
 CURVES = (
-    ("memory", "pss_mb", "Memory of the manager by number of idle children", "PSS MB"),
+    ("memory", "pss_mb", "Memory of the manager, by number of idle children", "PSS MB"),
     ("scale", "start_each_ms", "Start: time for each child, by number of children", "ms a child"),
+    (
+        "scale",
+        "start_cpu_each_ms",
+        "Start: CPU time of the manager for each child, by number of children",
+        "ms a child",
+    ),
     ("scale", "stop_each_ms", "Stop: time for each child, by number of children", "ms a child"),
 )
 
@@ -192,7 +199,9 @@ def write_curves(folder: Path, results: list[Result], below: str) -> list[tuple[
         series: dict[str, dict[int, float]] = {}
         for result in results:
             kind, _, children = result.test.name.partition(":")
-            for name in result.samples if kind == family else ():
+            # With few children, the start of the manager itself is the most of it.
+            is_shown = kind == family and (family == "memory" or int(children) >= FEW)
+            for name in result.samples if is_shown else ():
                 if found := values(result, name, Column(key, "")):
                     series.setdefault(name, {})[int(children)] = statistics.median(found)
         if any(len(points) > 1 for points in series.values()):

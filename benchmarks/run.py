@@ -20,9 +20,7 @@ class Result(NamedTuple):
 
 
 def run(test: Test, peers: list[Peer], repetitions: int | None) -> Result:
-    peers = [
-        peer for peer in peers if peer.only in ("", test.output) and (not peer.is_floor or peer.name in test.floors)
-    ]
+    peers = [peer for peer in peers if peer.takes_part(test.name) and (not peer.is_floor or peer.name in test.floors)]
     refusals = {peer.name: why for peer in peers if not peer.is_floor and (why := test.refuses(peer))}
     taking_part = [peer for peer in peers if peer.name not in refusals]
     result = Result(test, {peer.name: [] for peer in taking_part}, refusals)

@@ -88,4 +88,4 @@ def tests(scale: Scale) -> list[Test]:
 
 
 def refuses_all_but_procman(peer: Peer) -> str:
-    return "" if peer.name == "procman" else "not measured with so many"
+    return "" if peer.program == "procman" else "not measured with so many"

@@ -76,7 +76,6 @@ def test(output: str, children: int, line_bytes: int, scale: Scale) -> Test:
         SPEED if output == "null" else SPEED + FAULTS,
         partial(sample, output=output, flood=flood),
         ("cat",),
-        output=output,
     )
 
 
