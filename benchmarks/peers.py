@@ -26,7 +26,7 @@ class Peer(NamedTuple):
     reads_env: bool = True  # .env
     is_floor: bool = False  # no process manager, but the least that any could cost
     flood_mb: int = 0  # it queues without bound, so more than this would take minutes to come out
-    only: str = ""  # a variant, for tests whose name begins so
+    only: tuple[str, ...] = ("",)  # the tests it takes part in, by how their names begin
 
     def takes_part(self, test: str) -> bool:
         return test.startswith(self.only)
@@ -108,8 +108,8 @@ PROCMAN = ("procman", "start", "--port", "20000", "--port-step", "1")
 
 PEERS = (
     Peer("procman", "procman", with_procfile(*PROCMAN), stamps=True, gives_pty=True),
-    Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only="throughput:pty"),
-    Peer("procman w=N", "procman", procman_counted, stamps=True, only="scale"),
+    Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only=("throughput:pty",)),
+    Peer("procman w=N", "procman", procman_counted, stamps=True, only=("memory", "scale")),
     Peer("honcho", "honcho", with_procfile("honcho", "start"), stamps=True, flood_mb=8),
     Peer("foreman", "foreman", with_procfile("foreman", "start"), stamps=True),
     Peer("nf", "nf", with_procfile("nf", "start"), stamps=True),

@@ -109,7 +109,7 @@ def tool_lines(tools: Tools) -> list[str]:
             )
             if not has
         ]
-        if lacks and not peer.is_floor and not peer.only:
+        if lacks and not peer.is_floor and peer.only == ("",):
             lines.append(f"{peer.name} does without: {', '.join(lacks)}")
     return lines
 

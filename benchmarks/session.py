@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import select
 import subprocess
 import termios
 import time
-import tty
 from types import TracebackType
 
 from benchmarks import install, processes
@@ -62,8 +60,7 @@ class Session:
             self.fd, stdout = os.pipe()
             return stdout, -1
         self.fd, terminal = pty.openpty()
-        tty.setraw(terminal, termios.TCSANOW)  # no \r for each \n: it would be the kernel that is measured
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, b"\x18\0\x50\0\0\0\0\0")
+        termios.tcsetwinsize(terminal, (24, 80))  # 0 by 0 at first, which tools take for no terminal
         return terminal, terminal
 
     def __exit__(
