@@ -19,32 +19,34 @@ class Result(NamedTuple):
     remarks: dict[str, str]
 
 
+PATIENCE_S = 20
+
+
 def run(test: Test, peers: list[Peer], repetitions: int | None) -> Result:
     peers = [peer for peer in peers if peer.takes_part(test.name) and (not peer.is_floor or peer.name in test.floors)]
     refusals = {peer.name: why for peer in peers if not peer.is_floor and (why := test.refuses(peer))}
-    taking_part = [peer for peer in peers if peer.name not in refusals]
-    result = Result(test, {peer.name: [] for peer in taking_part}, refusals)
-    for repetition in range(repetitions or test.repetitions):
+    waiting = [peer for peer in peers if peer.name not in refusals]
+    result = Result(test, {peer.name: [] for peer in waiting}, refusals)
+    for _ in range(repetitions or test.repetitions):
+        waiting = [peer for peer in waiting if _sample(test, peer, result)]
         # Everybody is first once: whoever is, may find the caches cold.
-        turn = repetition % max(1, len(taking_part))
-        for peer in taking_part[turn:] + taking_part[:turn]:
-            if peer.name not in result.remarks:
-                _sample(test, peer, result)
+        waiting = waiting[1:] + waiting[:1]
     return result
 
 
-def _sample(test: Test, peer: Peer, result: Result) -> None:
+def _sample(test: Test, peer: Peer, result: Result) -> bool:
+    """Take one sample; return whether another is worth its time. What fails by a limit costs a minute each time."""
     began_s = time.monotonic()
+    is_worth_more = True
     try:
         sample = test.sample(peer)
-    except (Failed, ProcessLookupError) as failure:
-        # Not tried again: a limit costs a minute each time.
-        good = len(result.samples[peer.name])
-        result.remarks[peer.name] = f"{failure}, after {good} good repetitions" if good else str(failure)
-        if isinstance(failure, Failed) and failure.figures:
-            result.samples[peer.name].append(failure.figures)
-        told = str(failure)
-    else:
-        result.samples[peer.name].append(sample)
         told = " ".join(f"{key}={value:.4g}" for key, value in sample.items())
+    except (Failed, ProcessLookupError) as failure:
+        sample = failure.figures if isinstance(failure, Failed) else {}
+        told = str(failure)
+        result.remarks[peer.name] = str(failure)
+        is_worth_more = bool(sample) and time.monotonic() - began_s < PATIENCE_S
+    if sample:
+        result.samples[peer.name].append(sample)
     print(f"{test.name:24} {peer.name:32} {time.monotonic() - began_s:6.1f} s  {told}", file=sys.stderr, flush=True)
+    return is_worth_more
