@@ -112,8 +112,8 @@ def test_places_where_the_caller_wins() -> None:
     [
         "API_KEY", "APIKEY", "STRIPE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SECRET_KEY_BASE",
         "RAILS_MASTER_KEY", "DB_PASSWORD", "PGPASSWORD", "MYSQL_PWD", "DB_PASS", "GITHUB_TOKEN", "apiToken",
-        "SENTRY_DSN", "PASSPHRASE", "PRIVATE_KEY", "GOOGLE_CREDENTIALS", "SESSION_COOKIE", "NPM_CONFIG__AUTH", "KEY", "KEY_1",
-        "KEYS", "spring.datasource.password", "jwt.key", "GITHUB_PAT", "SLACK_WEBHOOK_URL", "JWT",
+        "SENTRY_DSN", "PASSPHRASE", "PRIVATE_KEY", "GOOGLE_CREDENTIALS", "SESSION_COOKIE", "NPM_CONFIG__AUTH", "KEY",
+        "KEY_1", "KEYS", "spring.datasource.password", "jwt.key", "GITHUB_PAT", "SLACK_WEBHOOK_URL", "JWT",
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
