@@ -17,7 +17,8 @@ class SourceRef(NamedTuple):
     column: int = 0
 
     def __str__(self) -> str:
-        return ":".join([self.path, *(str(part) for part in (self.line, self.column) if part)])
+        path = re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda char: ascii(char[0])[1:-1], self.path)
+        return ":".join([path, *(str(part) for part in (self.line, self.column) if part)])
 
 
 class Problem(NamedTuple):
