@@ -17,7 +17,7 @@ class SourceRef(NamedTuple):
     column: int = 0
 
     def __str__(self) -> str:
-        path = re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda char: ascii(char[0])[1:-1], self.path)
+        path = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in self.path)
         return ":".join([path, *(str(part) for part in (self.line, self.column) if part)])
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """No file of ours is that long; without a bound a wrong name could fill the memory."""
 
+MAX_SETTINGS_BYTES = 1024 * 1024
+"""Of a settings file: its reader takes seconds for a megabyte."""
+
 STDIN = "-"
 
 SETTINGS_FILES = ("procman.toml", "pyproject.toml", ".foreman")
@@ -165,10 +168,14 @@ class _Reading:
                 continue
             data = self._read(path, "procman reads its settings there")
             # Most projects have a pyproject.toml that knows nothing of procman: those do not pay for the parser.
-            if data is not None and (name != "pyproject.toml" or b"procman" in data):
-                from procman.settings_files import parse_settings
+            if data is None or (name == "pyproject.toml" and b"procman" not in data):
+                continue
+            if len(data) > MAX_SETTINGS_BYTES:
+                self._too_long(path, MAX_SETTINGS_BYTES)
+                continue
+            from procman.settings_files import parse_settings
 
-                files.append(parse_settings(data, path))
+            files.append(parse_settings(data, path))
         return files
 
     def env_files(self, settings: Settings) -> tuple[EnvFile, ...]:
@@ -239,11 +246,14 @@ class _Reading:
             self.found(MissingFileError, [_missing(_reason(error, path), path, hint)])
             return None
         if len(data) > MAX_FILE_BYTES:
-            size = MAX_FILE_BYTES // 2**20
-            self.found(MissingFileError, [_missing(f"more than {size} MiB", path, "is this the right file?")])
+            self._too_long(path, MAX_FILE_BYTES)
             return None
         self.texts[_shown(path)] = data
         return data
+
+    def _too_long(self, path: str, limit: int) -> None:
+        problem = _missing(f"more than {limit // 2**20} MiB", path, "is this the right file?")
+        self.found(MissingFileError, [problem])
 
 
 def _missing(message: str, path: str, hint: str) -> Problem:

@@ -55,7 +55,7 @@ def command(
     if no_caller:
         found = {name: setters for name, setters in found.items() if setters[-1].place != CALLER}
     if app.settings.origin("env_files") == SETTINGS["env"].option:
-        paths = {file.path for file in app.env_files}
+        paths = {str(SourceRef(file.path)) for file in app.env_files}
         found = {name: [_with_option(setter, paths) for setter in setters] for name, setters in found.items()}
     if is_json:
         import json
