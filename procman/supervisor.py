@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from procman import lifecycle, sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
@@ -14,7 +14,17 @@ from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
-from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
+from procman.process import (
+    ExitStatus,
+    Process,
+    Reaper,
+    Terminal,
+    group_exists,
+    ignored_by_caller,
+    signal_group,
+    spawn,
+    stop_group,
+)
 from procman.restart import History, decide, stays_down
 from procman.spec import ProcessSpec
 
@@ -40,6 +50,11 @@ class Instance:
         self.timer: Timer | None = None
         self.strays: list[int] = []  # descendants that left the group
         self.was_killed = False
+        self.is_held = False  # down because the user asked for that: the run waits for its return
+        self.is_removed = False  # scaled down: gone as soon as it has ended
+        self.spawn_count = 0
+        self.started_at = 0.0  # wall clock
+        self.last_code: int | None = None  # of the last end
 
     def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
         self.disarm()
@@ -72,12 +87,13 @@ class Supervisor:
         self.exit_code = 0
         self.is_hurried = False  # a second signal came: wait for nobody
         self._loop = loop
-        self._instances = [Instance(spec) for spec in specs]
-        self._alive = set(self._instances)  # those whose state is not an end
+        self.instances = {spec.name: Instance(spec) for spec in specs}
+        self._alive = set(self.instances.values())  # those whose state is not an end
         self._env = env
         self._mark = {"PROCMAN_RUN": run_id}
         self._terminal = terminal
         self._file_limit = file_limit
+        self._ignored = ignored_by_caller()
         self._grace_s = grace_s
         self._on_end = on_end
         self._reaper = Reaper()
@@ -93,6 +109,7 @@ class Supervisor:
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
+        self._is_scaled = False
         self._is_over = False
 
     # --- from outside ---
@@ -100,7 +117,7 @@ class Supervisor:
     def start(self) -> None:
         """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
         self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
-        for instance in self._instances:
+        for instance in self.instances.values():
             self._apply(instance, Input.NEEDS_READY)
 
     def attach(self, multiplexer: Multiplexer) -> None:
@@ -109,7 +126,7 @@ class Supervisor:
         early, self._early = self._early, []
         for event in early:
             multiplexer.emit(event)
-        for instance in self._instances:
+        for instance in self.instances.values():
             self._read_output(instance)
         self._on_child_signal()
         self._end_if_over()
@@ -137,7 +154,7 @@ class Supervisor:
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
         self._leftovers.stop(self._groups())
-        for instance in self._instances:
+        for instance in self.instances.values():
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
@@ -153,7 +170,7 @@ class Supervisor:
         self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
-        for instance in self._instances:
+        for instance in self.instances.values():
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
         self._end_if_over()
@@ -170,18 +187,75 @@ class Supervisor:
         self.stop(0, "stopped because the terminal was closed")
 
     def forward(self, signum: int) -> None:
+        self.signal_instances(self.instances.values(), signum)
+
+    def signal_instances(self, instances: Iterable[Instance], signum: int) -> None:
         """Pass a user's signal to the programs, not to a shell in between that would die of it."""
         groups = sweep.programs_by_group()
-        for instance in self._instances:
+        for instance in instances:
             if instance.process is not None and instance.status is None:
                 for pid in groups.get(instance.process.pid, [instance.process.pid]):
                     sweep.signal_pid(pid, signum)
 
     def resize(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        for instance in self._instances:
+        for instance in self.instances.values():
             if instance.process is not None:
                 instance.process.resize(terminal)
+
+    # --- one by one, as the user asks ---
+
+    @property
+    def is_ending(self) -> bool:
+        return self._stop_s is not None
+
+    def stop_instances(self, instances: Iterable[Instance]) -> None:
+        """Stop these; the run goes on, even with nothing left, for they may be started again."""
+        for instance in list(instances):
+            instance.is_held = True
+            if instance.state is State.STOPPING:
+                instance.is_wanted = instance.is_restart_asked = False  # it has its signal and its time already
+            else:
+                self._apply(instance, Input.STOP)
+
+    def start_instances(self, instances: Iterable[Instance]) -> None:
+        self._bring_up(instances, Input.START)
+
+    def restart_instances(self, instances: Iterable[Instance]) -> None:
+        self._bring_up(instances, Input.RESTART)
+
+    def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
+        for instance in list(instances):
+            instance.is_held = False
+            self._apply(instance, given)
+
+    def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:
+        """Make `specs` the formation: start what is new, stop what is not in it, the highest numbers first.
+
+        `file_limit` is the soft limit of open files that children get from now on.
+        """
+        self._file_limit = file_limit
+        self._is_scaled = True
+        wanted = {spec.name: spec for spec in specs}
+        for instance in reversed(list(self.instances.values())):
+            if instance.spec.name not in wanted:
+                instance.is_removed = True
+                self.stop_instances([instance])
+                self._forget_if_removed(instance)
+        for name, spec in wanted.items():
+            if name not in self.instances:
+                instance = self.instances[name] = Instance(spec)
+                self._alive.add(instance)
+                self._apply(instance, Input.NEEDS_READY)
+            elif self.instances[name].is_removed:
+                self.instances[name].is_removed = False
+                self.start_instances([self.instances[name]])
+
+    def _forget_if_removed(self, instance: Instance) -> None:
+        if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
+            self.instances.pop(instance.spec.name, None)
+            if instance.feed is not None and instance.feed.fd < 0:
+                self._feeds.pop(instance.feed, None)
 
     # --- the table (lifecycle.py) ---
 
@@ -206,6 +280,7 @@ class Supervisor:
         instance.state = state
         if state in ENDED:
             self._alive.discard(instance)
+            self._forget_if_removed(instance)
         else:
             self._alive.add(instance)
 
@@ -235,14 +310,17 @@ class Supervisor:
         spec = instance.spec
         try:
             env = {**self._env, **spec.env, **self._mark}
-            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit)
+            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
+            instance.last_code = error.exit_code
             self._notice(spec.name, str(error))
             self._apply(instance, Input.SPAWN_FAILED)
             return
         instance.process = process
+        instance.spawn_count += 1
+        instance.started_at = time.time()
         self._reaper.watch(process.pid, lambda status: self._on_leader_exit(instance, status))
         self._emit(Started(spec.name, time.time(), process.pid, spec.port))
         if self._terminal is not None and process.slave_fd < 0:
@@ -325,7 +403,7 @@ class Supervisor:
         on_exit = instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
-            self.stop(instance.status.code, f"{instance.spec.name} {ending_text(instance.status)}")
+            self.stop(instance.status.code if failed else 0, f"{instance.spec.name} {ending_text(instance.status)}")
 
     # --- ends ---
 
@@ -401,6 +479,7 @@ class Supervisor:
         if instance.feed is not None and self._multiplexer is not None:
             self._multiplexer.drain(instance.feed)
         instance.process.close_slave()
+        instance.last_code = instance.status.code
         self._emit(Exited(instance.spec.name, time.time(), *instance.status))
         self._apply(instance, Input.EXIT)
 
@@ -410,10 +489,13 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
+            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
+                return  # the user has stopped them, and may want them back
             self._stop_s = self._loop.now()
-            self.exit_code = next((i.status.code for i in self._instances if i.state is State.FAILED and i.status), 0)
+            failed = (i.status.code for i in self.instances.values() if i.state is State.FAILED and i.status)
+            self.exit_code = next(failed, 0)
         rest_s = self._stop_s + self._grace_s - self._loop.now()
-        lost = {i.process.pid for i in self._instances if i.state is State.LOST and i.process}
+        lost = {i.process.pid for i in self.instances.values() if i.state is State.LOST and i.process}
         self._leftovers.end(rest_s, lost, self._finish)
 
     def _finish(self) -> None:

@@ -6,16 +6,18 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from procman import kernel, sweep
-from procman.cli.app import App, enter, load_app, said_of_input
-from procman.cli.options import OfSetting, flattened, input_options
+from procman.cli.app import STDIN_NAME, App, enter, load_app, said_of_input
+from procman.cli.options import OfSetting, completing, flattened, input_options
 from procman.config import SETTINGS, Settings
+from procman.control.directory import Claim, directory_of
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
@@ -27,6 +29,7 @@ from procman.spec import ProcessSpec, name_width, resolve
 from procman.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from procman.control.requests import Requests
     from procman.sinks import Sink
     from procman.sinks.stream import Stream
 
@@ -35,6 +38,7 @@ HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
+COUNTS: Any = {"metavar": "TYPE=N,...", "shell_complete": completing("formation")}
 TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
 
@@ -50,9 +54,9 @@ Examples:
 """,
 )
 @input_options
-@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
-@click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
-@click.option("-c", "--concurrency", metavar="TYPE=N,...", is_flag=False, flag_value="", help="Counts; the rest once.")
+@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...", shell_complete=completing("names"))
+@click.option("-m", "--formation", **COUNTS, help="Counts; `all=1` for the rest, which is else 0.")
+@click.option("-c", "--concurrency", **COUNTS, is_flag=False, flag_value="", help="Counts; the rest once.")
 @click.option("-t", "--timeout", "grace", metavar="TIME", type=OfSetting("grace"), help="Grace period; or 2m, inf. [5]")
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
 @click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
@@ -64,7 +68,14 @@ Examples:
 @click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
-@click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines; or jsonl:FILE.")
+@click.option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    metavar="jsonl:fd=N",
+    shell_complete=completing("sink"),
+    help="Events as JSON lines; or jsonl:FILE.",
+)
 @click.pass_context
 def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.
@@ -86,16 +97,31 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
         origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    notes = said_of_input(app)
+    claim = _claim(app, counts, notes)
+    notes += [_formation_note(counts), *_port_notes(specs)]
     sink_fds = [_open_target(target) for target in options["sinks"]]
-    notes = [*said_of_input(app), _formation_note(counts), *_port_notes(specs)]
     enter(settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    run = _Run(app, specs, options, notes, sink_fds, name_width(counts))
+    run = _Run(app, specs, options, notes, sink_fds, name_width(counts), claim)
     return run_guarded(run.supervise, run.run_id)
 
 
-def _formation_note(counts: dict[str, int]) -> str:
+def _claim(app: App, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
+    """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already."""
+    path = app.settings.root if app.procfile.path == STDIN_NAME else app.procfile.path
+    try:
+        claim = Claim(directory_of(path), os.getpid())
+        claim.take([name for name, count in counts.items() if count])
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        notes.append(f"no control from other terminals: {directory_of(path)}: {reason}")
+        return None
+    return claim
+
+
+def _formation_note(counts: Mapping[str, int]) -> str:
     return "formation: " + ", ".join(f"{name}={count}" for name, count in counts.items())
 
 
@@ -123,6 +149,7 @@ class _Run:
         notes: list[str],
         sink_fds: list[int],
         width: int,
+        claim: Claim | None,
     ) -> None:
         self._app = app
         self._settings = app.settings
@@ -131,6 +158,7 @@ class _Run:
         self._notes = notes
         self._sink_fds = sink_fds
         self._width = width
+        self._claim = claim
         self._is_terminal = os.isatty(1)
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
@@ -142,7 +170,7 @@ class _Run:
         """Run the formation to its end; return the exit code."""
         self._loop = Loop()
         has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
-        file_limit = kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
+        self._file_limit = kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
         self._supervisor = Supervisor(
             self._loop,
             self._specs,
@@ -151,16 +179,19 @@ class _Run:
             self._terminal() if has_pty else None,
             self._settings.grace_s,
             self._end,
-            file_limit,
+            self._file_limit,
         )
         self._listen(guard_fd)
         self._supervisor.start()
         self._attach_output()
+        self._open_control()
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
         gc.enable()
         self._loop.run()
         for stream in self._streams:
             stream.finish()
+        if self._claim is not None:
+            self._claim.release()
         return self._supervisor.exit_code or self._sink_failure
 
     def _listen(self, guard_fd: int) -> None:
@@ -200,8 +231,10 @@ class _Run:
 
     def _attach_output(self) -> None:
         from procman.output import Multiplexer
+        from procman.ring import Ring
 
-        multiplexer = Multiplexer(
+        self._ring = Ring()
+        self._multiplexer = multiplexer = Multiplexer(
             self._loop,
             self._emit,
             lambda: any(sink.is_full for sink in self._sinks),
@@ -228,7 +261,8 @@ class _Run:
         )
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
-        self._sinks.append(Console(console, style, lambda name: index_of.get(name, 0)))
+        self._console = Console(console, style, lambda name: index_of.get(name, 0))
+        self._sinks.append(self._console)
         for fd, target in zip(self._sink_fds, self._options["sinks"], strict=True):
             from procman.sinks.jsonl import JsonLines
 
@@ -236,7 +270,44 @@ class _Run:
             self._streams.append(stream)
             self._sinks.append(JsonLines(stream))
 
+    def _open_control(self) -> None:
+        if self._claim is None:
+            return
+        from procman.control.server import Server
+
+        server = Server(self._loop, self._claim, self._settings.root, self._make_requests, self._on_sink_idle)
+        try:
+            server.listen()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            self._multiplexer.emit(Notice(SYSTEM, time.time(), f"no control from other terminals: {reason}"))
+        else:
+            self._sinks.append(server)
+
+    def _make_requests(self) -> Requests:
+        from procman.control.requests import Requests
+
+        types = [entry.name for entry in self._app.procfile.types]
+        return Requests(self._supervisor, self._ring, types, self._scale)
+
+    def _scale(self, changes: Mapping[str, int]) -> None:
+        """Change the counts of some types, all or none. Raises what `resolve` raises, ControlError, SpawnError."""
+        instances = self._supervisor.instances.values()
+        there = Counter(instance.spec.process_type for instance in instances if not instance.is_removed)
+        counts = {entry.name: changes.get(entry.name, there[entry.name]) for entry in self._app.procfile.types}
+        specs = resolve(self._app.procfile.types, self._app.dotenv, counts, self._settings, os.environ)
+        notes = _port_notes([spec for spec in specs if spec.name not in self._supervisor.instances])
+        assert self._claim is not None
+        self._claim.take([name for name, count in changes.items() if count])
+        limit = kernel.raise_file_limit(2 * len(specs) + SPARE_FILES)
+        self._file_limit = limit if self._file_limit is None else self._file_limit
+        self._console.widen(name_width(counts))
+        for note in [*notes, _formation_note(counts)]:
+            self._multiplexer.emit(Notice(SYSTEM, time.time(), note))
+        self._supervisor.scale(specs, self._file_limit)
+
     def _emit(self, event: Any) -> None:
+        self._ring.write(event)
         for sink in self._sinks:
             sink.write(event)
 
@@ -267,6 +338,10 @@ class _Run:
         for sink in self._sinks:
             sink.close()
         self._stop_if_idle()
+
+    def _on_sink_idle(self) -> None:
+        if self._is_ending:
+            self._stop_if_idle()
 
     def _stop_if_idle(self) -> None:
         if all(sink.is_idle for sink in self._sinks):

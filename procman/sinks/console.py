@@ -52,6 +52,12 @@ class Console:
     def close(self) -> None:
         self._stream.flush()
 
+    def widen(self, width: int) -> None:
+        """Make room for longer names; lines that are out keep theirs."""
+        self._style = self._style._replace(width=max(width, self._style.width))
+        self._labels.clear()
+        self._second = -1
+
     def write(self, event: Event) -> None:
         if type(event) is Output:
             if event.name.rpartition(".")[0] not in self._style.muted:

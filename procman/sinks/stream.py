@@ -61,12 +61,12 @@ class Stream:
         return lambda buffers: os.writev(self._fd, buffers)
 
     def _socket_writer(self, fd: int) -> Callable[[list[Buffer]], int]:
-        import socket
+        import _socket  # the part of socket that needs no other module, for it is imported while children run
 
-        peer = socket.socket(fileno=os.dup(fd))
+        peer = _socket.socket(fileno=os.dup(fd))
         self._fd = peer.fileno()
         self._loop.add_error(self._fd, lambda: self._gone(""))
-        return lambda buffers: peer.sendmsg(buffers, [], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return lambda buffers: peer.sendmsg(buffers, [], _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
 
     def _threaded_writer(self, fd: int) -> Callable[[list[Buffer]], int]:
         import threading
@@ -122,6 +122,15 @@ class Stream:
             self._on_room()
         if self.on_idle is not None:
             self.on_idle()
+
+    def close(self) -> None:
+        """Drop what waits and give the descriptor back. Only for one that is our own: a connection."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._loop.remove(self._fd)
+            self._write = lambda buffers: 0  # it held the socket, which closes with it
 
     def finish(self) -> None:
         """Wait for the writer thread, if there is one; the queue must be idle."""

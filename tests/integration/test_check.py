@@ -182,8 +182,8 @@ def test_which_files_were_not_read(app: App) -> None:
     assert "PYTHON_DOTENV_DISABLED is set, so .env is not read" in check(app, env={"PYTHON_DOTENV_DISABLED": "1"}).text
     check(app, "-e", ".env", env={"PYTHON_DOTENV_DISABLED": "1"}, code=65)  # named by hand: read all the same
     app.write("sub/Procfile", "web: true\n")
-    app.write("sub/.env/file", "")
-    assert "sub/.env is a directory, so no env file is read" in check(app, "-f", "sub/Procfile").text
+    app.write("sub/.env", "A=1\n")
+    assert "procman: reading sub/.env, not the .env of this directory\n" in check(app, "-f", "sub/Procfile").text
 
 
 def test_any_locale_and_any_path(app: App) -> None:

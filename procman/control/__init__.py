@@ -1,0 +1,1 @@
+"""Control of a running procman from other programs (docs/control-protocol.md)."""

@@ -1,0 +1,75 @@
+"""One message <-> bytes (docs/control-protocol.md)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from procman import events
+from procman.errors import ControlError
+from procman.events import Event, Output
+
+VERSION = 1
+MAX_LINE_BYTES = 1024 * 1024
+
+Message = dict[str, Any]
+
+_EVENTS = {
+    kind.__name__.lower(): kind
+    for kind in (
+        events.Started,
+        events.Output,
+        events.Ready,
+        events.Stopping,
+        events.Exited,
+        events.Restarting,
+        events.GaveUp,
+        events.Notice,
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Return the message on one line. Raises ControlError."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ControlError("not a JSON object on one line") from None
+    if not isinstance(message, dict):
+        raise ControlError("not a JSON object on one line")
+    return message
+
+
+def message_of(event: Event) -> Message:
+    """Return an event as a message; output as text if it is text."""
+    if not isinstance(event, Output):
+        return {"event": type(event).__name__.lower(), **event._asdict()}
+    message: Message = {"event": "output", "name": event.name, "at": event.at}
+    try:
+        message["text"] = event.block.decode()
+    except UnicodeDecodeError:
+        message["bytes"] = base64.b64encode(event.block).decode()
+    return message
+
+
+def event_of(message: Message) -> Event | None:
+    """Return the event a message tells, or None for one of a kind that this version does not know."""
+    kind = _EVENTS.get(str(message.get("event")))
+    try:
+        if kind is Output:
+            return Output(message["name"], message["at"], block_of(message))
+        return kind(*(message[field] for field in kind._fields)) if kind else None
+    except (KeyError, TypeError):
+        return None
+
+
+def block_of(message: Message) -> bytes:
+    """Return the bytes of an output message. Raises KeyError."""
+    if "text" in message:
+        return str(message["text"]).encode()
+    return base64.b64decode(message["bytes"])

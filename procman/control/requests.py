@@ -1,0 +1,243 @@
+"""What each request does: the one place where a client's words become calls of the supervisor."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from procman.control.protocol import Message
+from procman.control.server import Connection, Lost
+from procman.errors import EXIT_KILLED, ControlError, UsageMistake, did_you_mean, quoted
+from procman.events import SYSTEM
+from procman.lifecycle import ENDED, State
+from procman.ring import Ring
+from procman.supervisor import Instance, Supervisor
+
+UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
+
+# Returns the last reply, or None as long as the client has to wait.
+Look = Callable[[], Message | None]
+
+
+class Requests:
+    """Handles the requests of all clients. `scale` gets new counts of types, and raises what makes them impossible."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        ring: Ring,
+        types: Sequence[str],
+        scale: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._ring = ring
+        self._types = types
+        self._scale = scale
+        self._waiting: dict[Connection, Look] = {}
+        self._quitting: list[Connection] = []
+        self._handlers: dict[str, Callable[[Message, Connection], None]] = {
+            "ps": self._ps,
+            "stop": self._stop,
+            "start": self._start,
+            "restart": self._restart,
+            "scale": self._on_scale,
+            "signal": self._signal,
+            "logs": self._logs,
+            "quit": self._quit,
+        }
+
+    def handle(self, request: Message, connection: Connection) -> None:
+        """Begin what is asked. Raises ProcmanError for what cannot be."""
+        handler = self._handlers.get(str(request.get("do")))
+        if handler is None:
+            raise UsageMistake(f"unknown request {quoted(str(request.get('do')))}")
+        handler(request, connection)
+
+    def look(self) -> None:
+        """Something has changed: answer those who waited for it."""
+        for connection, look in list(self._waiting.items()):
+            self._answer(connection, look)
+
+    def close(self) -> None:
+        """The run has ended."""
+        for connection in self._quitting:
+            connection.end({"done": True, "code": self._supervisor.exit_code})
+
+    def _wait(self, connection: Connection, look: Look) -> None:
+        self._waiting[connection] = look
+        self._answer(connection, look)
+
+    def _answer(self, connection: Connection, look: Look) -> None:
+        # Also for a client that has left: what it asked for goes on, one step after the other.
+        reply = look()
+        if reply is not None:
+            self._waiting.pop(connection, None)
+            if not connection.is_closed:
+                connection.end(reply)
+
+    # --- names ---
+
+    def _instances(self, request: Message) -> list[Instance]:
+        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+        names = request.get("names") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageMistake('"names" is no list of strings')
+        running = self._supervisor.instances
+        known = {*running, *(instance.spec.process_type for instance in running.values())}
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, sorted(known))
+                raise UsageMistake(f"{quoted(name)} does not run here", hint=hint)
+        chosen = [i for i in running.values() if not names or i.spec.name in names or i.spec.process_type in names]
+        return sorted(chosen, key=lambda instance: (instance.spec.type_index, instance.spec.instance))
+
+    def _done(self, instances: Sequence[Instance]) -> Message:
+        return {"done": True, "instances": [record_of(instance) for instance in instances]}
+
+    # --- requests ---
+
+    def _ps(self, request: Message, connection: Connection) -> None:
+        connection.end(self._done(self._instances(request)))
+
+    def _stop(self, request: Message, connection: Connection) -> None:
+        instances = self._instances(request)
+        self._supervisor.stop_instances(instances)
+        self._wait(connection, lambda: self._look_down(instances))
+
+    def _look_down(self, instances: Sequence[Instance]) -> Message | None:
+        if not all(instance.state in ENDED for instance in instances):
+            return None
+        lost = [instance.spec.name for instance in instances if instance.state is State.LOST]
+        if lost:
+            return {"error": f"{', '.join(lost)} could not be killed", "code": EXIT_KILLED}
+        return self._done(instances)
+
+    def _start(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        instances = self._instances(request)
+        self._supervisor.start_instances(instances)
+        self._wait(connection, lambda: self._look_up(instances))
+
+    def _check_runs(self) -> None:
+        if self._supervisor.is_ending:
+            raise ControlError("the run is ending, so nothing is started any more")
+
+    def _look_up(self, instances: Sequence[Instance], spawns: Mapping[Instance, int] | None = None) -> Message | None:
+        """Tell whether all are up, each spawned more often than `spawns` says."""
+        failed = [instance.spec.name for instance in instances if instance.state in (State.FAILED, State.LOST)]
+        if failed:
+            return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
+        for instance in instances:
+            if instance.state not in UP or (spawns is not None and instance.spawn_count <= spawns[instance]):
+                return None
+        return self._done(instances)
+
+    def _restart(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        instances = self._instances(request)
+        groups = [[instance] for instance in instances] if request.get("rolling") else [instances]
+        self._restart_next(groups, instances, connection)
+
+    def _restart_next(self, groups: list[list[Instance]], everyone: list[Instance], connection: Connection) -> None:
+        """Restart the first group; when it is up, the next: also if the client has left by then."""
+        group, *rest = groups
+        spawns = {instance: instance.spawn_count for instance in group}
+        self._supervisor.restart_instances(group)
+
+        def look() -> Message | None:
+            reply = self._look_up(group, spawns)
+            if reply is None or "error" in reply or not rest:
+                return reply and (reply if "error" in reply else self._done(everyone))
+            self._restart_next(rest, everyone, connection)
+            return None
+
+        self._wait(connection, look)
+
+    def _on_scale(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        counts = self._counts(request.get("counts"))
+        self._scale(counts)
+        started = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
+        self._wait(connection, lambda: self._look_scaled(started, counts))
+
+    def _look_scaled(self, instances: Sequence[Instance], counts: Mapping[str, int]) -> Message | None:
+        staying = [i for i in instances if not i.is_removed and i.is_wanted]
+        if any(i.is_removed and i.state not in ENDED for i in instances):
+            return None
+        reply = self._look_up(staying)
+        return self._done([i for i in instances if not i.is_removed]) if reply and "done" in reply else reply
+
+    def _counts(self, asked: Any) -> dict[str, int]:
+        """Return the count of every type that is asked for: a number, or "+2" and "-1" from what there is."""
+        if not isinstance(asked, dict) or not asked:
+            raise UsageMistake("no counts", hint="write web=3 or web=+1")
+        counts: dict[str, int] = {}
+        faults = []
+        for name, count in asked.items():
+            there = sum(i.spec.process_type == name and not i.is_removed for i in self._supervisor.instances.values())
+            is_step = isinstance(count, str) and count[:1] in ("+", "-") and count[1:].isdecimal() and count.isascii()
+            if name not in self._types:
+                faults.append(f"unknown process type {quoted(name)} — {did_you_mean(name, self._types)}")
+            elif is_step and len(count) < 8:
+                counts[name] = there + int(count)
+                if counts[name] < 0:
+                    faults.append(f"{name}{count}: only {there} of it run")
+            elif type(count) is int and 0 <= count <= 65535:
+                counts[name] = count
+            else:
+                faults.append(f"{quoted(f'{name}={count}')}: no count from 0 to 65535")
+        if faults:
+            raise UsageMistake("\n".join(faults))
+        return counts
+
+    def _signal(self, request: Message, connection: Connection) -> None:
+        signum = _signal_number(request.get("signal"))
+        instances = self._instances(request)
+        self._supervisor.signal_instances(instances, signum)
+        connection.end(self._done(instances))
+
+    def _logs(self, request: Message, connection: Connection) -> None:
+        wanted = frozenset(request.get("names") or ())
+        names = [instance.spec.name for instance in self._instances(request)]
+        events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
+        connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
+        if request.get("follow"):
+            connection.wants = lambda name: not wanted or name in wanted or name.rpartition(".")[0] in wanted
+        else:
+            connection.end({"done": True})
+
+    def _quit(self, request: Message, connection: Connection) -> None:
+        self._quitting.append(connection)
+        self._supervisor.stop(0, "stopped by procman quit")
+
+
+def record_of(instance: Instance) -> Message:
+    """Return an instance as clients see it."""
+    spec, process = instance.spec, instance.process
+    is_there = process is not None and instance.state not in (*ENDED, State.BACKOFF, State.PENDING)
+    return {
+        "name": spec.name,
+        "type": spec.process_type,
+        "instance": spec.instance,
+        "state": str(instance.state),
+        "wanted": instance.is_wanted,
+        "pid": process.pid if process is not None and is_there else None,
+        "port": spec.port,
+        "started_at": instance.started_at if is_there else None,
+        "restarts": max(0, instance.spawn_count - 1),
+        "code": instance.last_code,
+        "command": spec.command,
+        "has_terminal": process is not None and is_there and process.slave_fd >= 0,
+    }
+
+
+def _signal_number(asked: Any) -> int:
+    """Return the number of 10, "10", "USR1" or "SIGUSR1". Raises UsageMistake."""
+    try:
+        if isinstance(asked, str) and not asked.isdecimal():
+            return int(signal.Signals["SIG" + asked.upper().removeprefix("SIG")])
+        return int(signal.Signals(int(asked)))
+    except (KeyError, ValueError, TypeError):
+        hint = "write a name such as USR1, or a number"
+        raise UsageMistake(f"{quoted(str(asked))} is no signal", hint=hint) from None

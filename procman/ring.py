@@ -1,0 +1,92 @@
+"""The last output of each instance, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import NamedTuple
+
+from procman.events import Event, Output
+
+INSTANCE_BYTES = 64 * 1024
+TOTAL_BYTES = 16 * 1024 * 1024
+EVENT_BYTES = 100  # what an event that is no output counts for
+
+
+class Kept(NamedTuple):
+    """An event, and where it stood among all."""
+
+    number: int
+    event: Event
+
+
+class _Shelf:
+    """What is kept of one instance."""
+
+    __slots__ = ("dropped_bytes", "held_bytes", "kept")
+
+    def __init__(self) -> None:
+        self.kept: deque[Kept] = deque()
+        self.held_bytes = 0
+        self.dropped_bytes = 0
+
+
+class Ring:
+    """Keeps the last `instance_bytes` of each instance, and no more than `total_bytes` of all together."""
+
+    def __init__(self, instance_bytes: int = INSTANCE_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+        self._instance_bytes = instance_bytes
+        self._total_bytes = total_bytes
+        self._limit_bytes = instance_bytes
+        self._shelves: dict[str, _Shelf] = {}
+        self._number = 0
+
+    def write(self, event: Event) -> None:
+        shelf = self._shelves.get(event.name)
+        if shelf is None:
+            shelf = self._shelves[event.name] = _Shelf()
+            self._share()
+        self._number += 1
+        if type(event) is Output:
+            size = len(event.block)
+            if size > self._limit_bytes:
+                # Its last lines: from behind the first newline of what fits.
+                start = event.block.find(b"\n", size - self._limit_bytes) + 1 or size - self._limit_bytes
+                event = event._replace(block=event.block[start:])
+                shelf.dropped_bytes += start
+                size -= start
+        else:
+            size = EVENT_BYTES
+        shelf.kept.append(Kept(self._number, event))
+        shelf.held_bytes += size
+        if shelf.held_bytes > self._limit_bytes:
+            self._trim(shelf)
+
+    def history(self, names: Collection[str]) -> tuple[list[Event], dict[str, int]]:
+        """Return what is kept of the instances `names`, oldest first, and how many bytes of each have dropped out."""
+        shelves = {name: self._shelves[name] for name in names if name in self._shelves}
+        kept = sorted(kept for shelf in shelves.values() for kept in shelf.kept)
+        return [event for _, event in kept], {name: s.dropped_bytes for name, s in shelves.items() if s.dropped_bytes}
+
+    def tail(self, name: str, size: int) -> bytes:
+        """Return the last bytes that instance `name` wrote, at most `size`."""
+        shelf = self._shelves.get(name)
+        blocks = [kept.event.block for kept in shelf.kept if type(kept.event) is Output] if shelf else []
+        return b"".join(blocks)[-size:]
+
+    def _share(self) -> None:
+        """Set what each may hold; with many instances less, so that the sum has a bound."""
+        limit = min(self._instance_bytes, self._total_bytes // max(1, len(self._shelves)))
+        if limit < self._limit_bytes:
+            self._limit_bytes = limit
+            for shelf in self._shelves.values():
+                self._trim(shelf)
+        self._limit_bytes = limit
+
+    def _trim(self, shelf: _Shelf) -> None:
+        while shelf.held_bytes > self._limit_bytes and shelf.kept:
+            event = shelf.kept.popleft().event
+            size = len(event.block) if type(event) is Output else EVENT_BYTES
+            shelf.held_bytes -= size
+            if type(event) is Output:
+                shelf.dropped_bytes += size
