@@ -133,6 +133,15 @@ def test_a_shell_reads_it_back(app: App, shell: str) -> None:
     assert run.text == "".join(f"{wanted[name]}\0" for name in names)
 
 
+def test_a_shell_exports_it(app: App) -> None:
+    """As docs/environment.md says."""
+    app("web: true\n", dotenv="A='x y'\nAPI_KEY=1\n")
+    script = 'set -a; eval "$(procman env web --no-caller --show-secrets)"; set +a; printenv A API_KEY PORT'
+    run = app.spawn(["sh", "-c", script])
+    assert run.wait() == 0
+    assert (run.text, run.err) == ("x y\n1\n5000\n", b"")
+
+
 def test_what_is_hidden_or_unreadable_is_a_comment(app: App) -> None:
     odd_app(app)
     lines = env_of(app, "my-web.1", "--no-caller").splitlines()

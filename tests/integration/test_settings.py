@@ -371,6 +371,27 @@ def test_on_exit_of_one_type(app: App, policy: str, code: int, goes_on: bool) ->
     assert run.output_of("worker.1") == (["done"] if goes_on else [])
 
 
+@pytest.mark.parametrize(("section", "option", "goes_on"), [
+    ("on_exit = 'stop'", ("--on-exit", "ignore"), False),
+    ("on_exit = 'ignore'", ("--on-exit", "stop"), True),
+    ("on_exit = 'stop'", ("--can-die", "web"), True),
+])  # fmt: skip
+def test_a_section_beats_what_is_said_for_all(app: App, section: str, option: tuple[str, ...], goes_on: bool) -> None:
+    gate = app.fifo()
+    app(f"web: true\nworker: read x < {gate}; echo done\n").write("procman.toml", f"[process.web]\n{section}\n")
+    run = app.start(*option)
+    run.wait_for("exited", "web.1")
+    gate.send()
+    run.wait()
+    assert run.output_of("worker.1") == (["done"] if goes_on else [])
+
+
+@pytest.mark.parametrize("option", ["web", "all"])
+def test_a_type_that_is_named_for_a_restart_beats_its_section(app: App, option: str) -> None:
+    app.write("procman.toml", "[process.web]\nrestart = 'no'\n")
+    assert is_started_again(app, Place(("--restart", option), {}))
+
+
 # --- PORT and PROCFILE in .env ---
 
 
@@ -484,3 +505,4 @@ def test_dotenv_switched_off(app: App) -> None:
     assert run.output_of("web.1") == ["A="]
     assert notices_before_the_formation(run) == ["PYTHON_DOTENV_DISABLED is set, so .env is not read"]
     assert said_by(app, Place(("-e", ".env"), dict(env)), "web") == "A=1"
+    assert said_by(app, Place(("-e", "/dev/null"), {}), "web") == "A="
