@@ -17,7 +17,8 @@ class SourceRef(NamedTuple):
     column: int = 0
 
     def __str__(self) -> str:
-        return ":".join([self.path, *(str(part) for part in (self.line, self.column) if part)])
+        path = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in self.path)
+        return ":".join([path, *(str(part) for part in (self.line, self.column) if part)])
 
 
 class Problem(NamedTuple):

@@ -56,16 +56,20 @@ def origins(
 MASK = "********"
 
 _SECRET_NAME = re.compile(
-    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|CREDENTIAL|APIKEY|PRIVATE_?KEY"
-    r"|(^|[_.])(KEY|PASS|PWD|PRIVATE|SALT|COOKIE|AUTH|DSN|SIGNATURE|CERT|PEM)S?([_.0-9]|$)",
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY"
+    r"|(^|[_.])(KEY|PASS|PWD|PRIVATE|SALT|COOKIE|AUTH|DSN|SIGNATURE|JWT|HMAC|PAT|WEBHOOK|PEM)S?([_.0-9]|$)",
     re.IGNORECASE,
 )
 _NO_SECRET = frozenset(("PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY"))
-_PASSWORD_OF_URL = re.compile(r"(?<=://)([^\s/?#:@]*):([^\s/?#]+)@")
+_NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)S?$", re.IGNORECASE)
+# Up to the last @ if what follows is no port: a password may hold "/", "?" and "#", though it should not.
+_PASSWORD_OF_URL = re.compile(r"(?<=://)([^\s/?#:@]*):(?:[^\s/?#]+|(?![0-9]+[/?#])\S{1,500})@")
+_TOKEN_OF_URL = re.compile(r"(?<=://)[^\s/?#:@]{16,}(?=@)")  # as in https://ghp_…@github.com
 
 
 def masked(name: str, value: str) -> str:
     """Return `value` as it may be shown: nothing of a secret, a URL without its password."""
-    if value and name not in _NO_SECRET and _SECRET_NAME.search(name):
+    is_secret = _SECRET_NAME.search(name) and name not in _NO_SECRET and not _NAMES_A_FILE.search(name)
+    if value and (is_secret or ("-----BEGIN" in value and "PRIVATE KEY" in value)):
         return MASK
-    return _PASSWORD_OF_URL.sub(rf"\1:{MASK}@", value)
+    return _TOKEN_OF_URL.sub(MASK, _PASSWORD_OF_URL.sub(rf"\1:{MASK}@", value))

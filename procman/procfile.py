@@ -17,6 +17,9 @@ RESERVED = {
 }
 """Names that no process type may have, each with its meaning."""
 
+MAX_TYPES = 1000
+"""No app has so many, and each instance is given a variable for each of them."""
+
 
 class ProcessType(NamedTuple):
     """One entry of a Procfile. Its position in the file fixes its ports and its colour."""
@@ -48,6 +51,9 @@ def parse_procfile(data: bytes, path: str, *, joins_lines: bool = True) -> Procf
     problems += capped(_collect(_entries(text.split("\n"), path, joins_lines), types), path)
     if not types and not any(problem.severity == REFUSED for problem in problems):
         problems.append(Problem(REFUSED, "no process types", SourceRef(path), 'write "web: <command>"'))
+    if len(types) > MAX_TYPES:
+        message = f"more than {MAX_TYPES} process types"
+        problems.append(Problem(REFUSED, message, SourceRef(path), "is this the right file?"))
     return Procfile(path, tuple(types.values()), tuple(problems))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procman.config import DEFAULT, SETTINGS, Settings, SettingsFile, name_problems, resolve_settings, with_dotenv
@@ -20,6 +23,7 @@ from procman.errors import (
     SourceRef,
     UsageMistake,
     judged,
+    refused,
 )
 from procman.procfile import Procfile, parse_procfile
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """No file of ours is that long; without a bound a wrong name could fill the memory."""
+
+MAX_SETTINGS_BYTES = 1024 * 1024
+"""Of a settings file: its reader takes seconds for a megabyte."""
 
 STDIN = "-"
 STDIN_NAME = "standard input"  # in messages
@@ -115,8 +122,9 @@ def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -
         said["port"] = None
     shown_root = given.get("root") or os.path.dirname(given.get("procfile") or "")
     root = _absolute(shown_root or ".")
-    if not os.path.isdir(root):
-        raise MissingFileError(f"{shown_root or root}: no such directory", hint="give another one with -d")
+    if fault := _no_directory(root):
+        hint = "give another one with -d" if given.get("root") else "the directory of -f is the root"
+        raise MissingFileError(fault, source=SourceRef(shown_root or root), hint=hint)
     reading = _Reading(shown_root)
     settings = resolve_settings(root, options=said, caller=os.environ, files=reading.settings_files())
     env_files = reading.env_files(settings)
@@ -124,8 +132,10 @@ def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -
     settings = with_dotenv(settings, dotenv, os.environ)
     reading.found(ConfigError, settings.problems)
     procfile = reading.procfile(settings)
-    for problem in name_problems(settings, [entry.name for entry in procfile.types]) if procfile.types else []:
-        reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
+    # Of a Procfile that cannot be read it is not known which types it has.
+    if procfile.types and not refused(procfile.problems, given.get("lenient", False)):
+        for problem in name_problems(settings, [entry.name for entry in procfile.types]):
+            reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
     findings = _judged(reading.problems, given.get("lenient", False), given.get("strict", False))
     return App(
         settings,
@@ -169,10 +179,14 @@ class _Reading:
                 continue
             data = self._read(path, "procman reads its settings there")
             # Most projects have a pyproject.toml that knows nothing of procman: those do not pay for the parser.
-            if data is not None and (name != "pyproject.toml" or b"procman" in data):
-                from procman.settings_files import parse_settings
+            if data is None or (name == "pyproject.toml" and b"procman" not in data):
+                continue
+            if len(data) > MAX_SETTINGS_BYTES:
+                self._too_long(path, MAX_SETTINGS_BYTES)
+                continue
+            from procman.settings_files import parse_settings
 
-                files.append(parse_settings(data, path))
+            files.append(parse_settings(data, path))
         return files
 
     def env_files(self, settings: Settings) -> tuple[EnvFile, ...]:
@@ -208,9 +222,14 @@ class _Reading:
         return (default,)
 
     def procfile(self, settings: Settings) -> Procfile:
-        is_option = settings.origin("procfile") == SETTINGS["procfile"].option
-        path = settings.procfile if is_option else os.path.join(self._shown_root, settings.procfile)
-        data = self._read(path, "give its path with -f")
+        origin = settings.origin("procfile")
+        if origin == SETTINGS["procfile"].option:
+            path, hint = settings.procfile, "given with -f"
+        else:
+            path = os.path.join(self._shown_root, settings.procfile)
+            path = f"./{path}" if path == STDIN else path  # only the option means standard input
+            hint = "give its path with -f" if origin == DEFAULT else f"named by {origin}"
+        data = self._read(path, hint)
         if data is None:
             return Procfile(path, (), ())
         procfile = parse_procfile(data, _shown(path))
@@ -219,9 +238,11 @@ class _Reading:
 
     def _read(self, path: str, hint: str) -> bytes | None:
         """Return a file's bytes, or None with a problem. Read once, for it may be a pipe."""
+        if path != STDIN and path in self.texts:
+            return self.texts[path]
         try:
             if path != STDIN:
-                with open(path, "rb") as file:
+                with _patience(path), open(path, "rb") as file:
                     data = file.read(MAX_FILE_BYTES + 1)
             elif self._has_read_stdin:
                 raise UsageMistake("standard input can be read only once", hint='give "-" to one of -f and -e')
@@ -230,17 +251,17 @@ class _Reading:
                 with open(0, "rb", closefd=False) as file:
                     data = file.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            code = error.errno if isinstance(error, OSError) else None
-            reason = os.strerror(code).lower() if code else "not a file name"
-            reason = reason.replace("no such file or directory", "no such file")
-            self.found(MissingFileError, [_missing(reason, path, hint)])
+            self.found(MissingFileError, [_missing(_reason(error, path), path, hint)])
             return None
         if len(data) > MAX_FILE_BYTES:
-            size = MAX_FILE_BYTES // 2**20
-            self.found(MissingFileError, [_missing(f"more than {size} MiB", path, "is this the right file?")])
+            self._too_long(path, MAX_FILE_BYTES)
             return None
         self.texts[_shown(path)] = data
         return data
+
+    def _too_long(self, path: str, limit: int) -> None:
+        problem = _missing(f"more than {limit // 2**20} MiB", path, "is this the right file?")
+        self.found(MissingFileError, [problem])
 
 
 def _missing(message: str, path: str, hint: str) -> Problem:
@@ -248,7 +269,49 @@ def _missing(message: str, path: str, hint: str) -> Problem:
 
 
 def _shown(path: str) -> str:
-    return STDIN_NAME if path == STDIN else path
+    return STDIN_NAME if path == STDIN else path or '""'
+
+
+def _reason(error: OSError | ValueError, path: str) -> str:
+    if isinstance(error, ValueError) or not error.errno:
+        return "not a file name"
+    if error.errno == errno.ENOENT:
+        return "a link that leads to no file" if os.path.islink(path) else "no such file"
+    return os.strerror(error.errno).lower()
+
+
+def _no_directory(path: str) -> str:
+    """Say why `path` is no directory to be in, or return ''."""
+    try:
+        return "" if stat.S_ISDIR(os.stat(path).st_mode) else "not a directory"
+    except FileNotFoundError:
+        return "no such directory"
+    except OSError as error:
+        return os.strerror(error.errno or 0).lower()
+
+
+PATIENCE_S = 2.0
+
+
+@contextmanager
+def _patience(path: str) -> Iterator[None]:
+    """Tell the user what we wait for if `path` is a FIFO and nobody writes to it for a while."""
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        yield
+        return
+    import signal
+
+    import click
+
+    handler = signal.signal(
+        signal.SIGALRM, lambda *_: click.echo(f"procman: waiting for somebody to write {path}", err=True)
+    )
+    timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _merged(files: Sequence[EnvFile]) -> Mapping[str, Binding]:

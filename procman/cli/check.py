@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from procman.cli.app import App, overridden, raise_refused, read_app
+from procman.cli.app import App, Finding, overridden, raise_refused, read_app
 from procman.cli.options import input_options
 from procman.config import PROCESS_SETTINGS, SETTINGS
-from procman.errors import NOTE, WARNING
+from procman.errors import NOTE, REFUSED, WARNING, ProcfileError, ProcmanError
 from procman.formation import resolve_formation
-from procman.spec import resolve
+from procman.spec import os_bytes, resolve
 
 
 @click.command(
@@ -39,22 +40,46 @@ def command(context: click.Context, strict: bool, heroku: bool) -> None:
     context.find_root().ensure_object(dict)["strict"] = strict
     app = read_app(context)
     for note in app.notes:
-        click.echo(f"procman: {note}")
+        _say(f"procman: {note}")
     for severity in (NOTE, WARNING):
         for finding in app.findings:
             if finding.problem.severity == severity:
-                click.echo(str(finding.problem))
+                _say(str(finding.problem))
     if heroku:
         from procman.heroku import differences
 
         for problem in differences(app.procfile, app.env_files, app.texts):
-            click.echo(str(problem))
+            _say(str(problem))
     if app.is_verbose:
         for line in [*_settings_table(app), *overridden(app)]:
-            click.echo(line)
-    raise_refused(app.findings)
-    _try_formation(app)
-    click.echo(f"valid procfile detected ({', '.join(entry.name for entry in app.procfile.types)})")
+            _say(line)
+    _raise_all(app)
+    _say(f"valid procfile detected ({', '.join(entry.name for entry in app.procfile.types)})")
+
+
+def _say(text: str) -> None:
+    click.echo(os_bytes(text))  # a path need not be text, and no locale may stop us
+
+
+def _raise_all(app: App) -> None:
+    """Raise one error for all that would keep `start` without arguments from running."""
+    errors: list[ProcmanError] = []
+    try:
+        raise_refused(app.findings)
+    except ProcmanError as error:
+        errors.append(error)
+    try:
+        is_whole = not any(finding.kind is ProcfileError and _stops(finding) for finding in app.findings)
+        if app.procfile.types and is_whole:
+            _try_formation(app)
+    except ProcmanError as error:
+        errors.append(error)
+    if errors:
+        raise type(errors[0])("\n".join(str(error) for error in errors))
+
+
+def _stops(finding: Finding) -> bool:
+    return finding.problem.severity == REFUSED
 
 
 def _try_formation(app: App) -> None:
@@ -74,6 +99,8 @@ def _settings_table(app: App) -> Iterator[str]:
     ]
     for name, process in settings.processes.items():
         said = {key: value for key, (field, _, _) in PROCESS_SETTINGS.items() if (value := getattr(process, field))}
+        if "stop_signal" in said:
+            said["stop_signal"] = signal.Signals(said["stop_signal"]).name
         rows += [(f"process.{name}.{key}", _text(value), str(process.source)) for key, value in said.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for key, value, origin in rows:

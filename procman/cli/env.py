@@ -12,7 +12,8 @@ import click
 from procman.cli.app import App, load_app, said_of_input
 from procman.cli.options import completing, input_options
 from procman.config import SETTINGS
-from procman.errors import SourceRef, UsageMistake, did_you_mean
+from procman.errors import SourceRef, UsageMistake, did_you_mean, quoted
+from procman.formation import MAX_COUNT
 from procman.procfile import ProcessType
 from procman.spec import ProcessSpec, os_bytes, resolve, resolve_one_off
 
@@ -54,7 +55,7 @@ def command(
     if no_caller:
         found = {name: setters for name, setters in found.items() if setters[-1].place != CALLER}
     if app.settings.origin("env_files") == SETTINGS["env"].option:
-        paths = {file.path for file in app.env_files}
+        paths = {str(SourceRef(file.path)) for file in app.env_files}
         found = {name: [_with_option(setter, paths) for setter in setters] for name, setters in found.items()}
     if is_json:
         import json
@@ -69,15 +70,16 @@ def _spec(app: App, instance: str | None) -> ProcessSpec:
     """Return what `start` would run as `instance`, or what `run` gives a command. Raises UsageMistake."""
     types = app.procfile.types
     if instance is None:
-        entry = ProcessType("run", "", SourceRef("command line"))
+        entry = ProcessType("", "", SourceRef("command line"))
         return resolve_one_off(entry, types, app.dotenv, app.settings, os.environ)
-    name, _, number = instance.partition(".")
-    if name not in [entry.name for entry in types]:
-        hint = did_you_mean(name, [entry.name for entry in types])
-        raise UsageMistake(f'unknown process type "{name}"', hint=hint)
-    if number and not re.fullmatch("[1-9][0-9]{0,4}", number):
-        raise UsageMistake(f'"{instance}" is no instance', hint=f"write {name}.1")
-    return resolve(types, app.dotenv, {name: int(number or 1)}, app.settings, os.environ)[-1]
+    names = [entry.name for entry in types]
+    name, dot, number = instance.partition(".")
+    if name not in names:
+        raise UsageMistake(f"unknown process type {quoted(name)}", hint=did_you_mean(name, names))
+    if dot and not (re.fullmatch("[1-9][0-9]{0,4}", number) and int(number) <= MAX_COUNT):
+        raise UsageMistake(f"{quoted(instance)} is no instance", hint=f"write {name}.1, or {name}.2 for the second")
+    counts = {known: int(number or 1) if known == name else 0 for known in names}  # of all: their order fixes the ports
+    return resolve(types, app.dotenv, counts, app.settings, os.environ)[-1]
 
 
 def _with_option(setter: Origin, paths: set[str]) -> Origin:
@@ -110,7 +112,7 @@ def _line(name: str, setters: list[Origin], has_origin: bool, show_secrets: bool
     remarks = list(_origin(setters)) if has_origin else []
     line = f"{name}={shlex.quote(shown)}"
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-        remarks.append("no shell can read this")
+        remarks.append("no shell can read this name")
     elif shown != value:
         line = f"{name}={shown}"
         remarks.append("hidden; --show-secrets")

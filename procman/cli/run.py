@@ -79,7 +79,8 @@ def command(context: click.Context, words: tuple[str, ...]) -> Any:
     entry = None if is_program else next((known for known in app.procfile.types if known.name == words[0]), None)
     if entry is not None:
         entry = with_arguments(entry, words[1:])
-    spec = _spec(app, entry or ProcessType(words[0], "", SourceRef("command line")))
+    # A program has no name among the types, whatever it is called: neither their port nor their settings are its own.
+    spec = _spec(app, entry or ProcessType("", "", SourceRef("command line")))
     argv = spec.argv if entry else words
     if app.is_verbose:
         click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)

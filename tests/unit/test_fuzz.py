@@ -6,16 +6,21 @@ PROCMAN_FUZZ_EXAMPLES sets the number of examples of each test (CI: 10,000). A f
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procman.cli.main import cli
 from procman.config import (
     SETTINGS,
     VARIABLES,
@@ -40,6 +45,8 @@ from procman.formation import parse_counts, resolve_formation
 from procman.ports import assign_ports
 from procman.procfile import ProcessType, parse_procfile
 from procman.settings_files import parse_settings
+
+gc.enable()  # the command line switches it off for its own first milliseconds
 
 EXAMPLES = int(os.environ.get("PROCMAN_FUZZ_EXAMPLES", "200"))
 fuzzed = settings(max_examples=EXAMPLES, deadline=None, print_blob=True, database=None)
@@ -220,6 +227,39 @@ def test_variables(caller: dict[str, str]) -> None:
     for problem in settings.problems:
         assert SECRET not in str(problem)
         assert str(problem).isprintable()
+
+
+# --- the commands: all files at once ----------------------------------------------------------------------------------
+
+FILES = {
+    "Procfile": mixed("web: run\n", "worker: a $PORT\n", "release: x", "\\\n", "  ", "//", "a.b: c", "http://x\n"),
+    ".env": mixed("export ", "A=1\n", "B='", 'C="', "${", "}", "PORT=", "7000\n", "PROCFILE=", "x\n", "{", "API_KEY="),
+    "procman.toml": mixed(*KEYS, *TABLES, *VALUES, "\n[process.web]\nenv = {A = 'x'}\n"),
+    "pyproject.toml": mixed("\n[tool.procman]\n", *KEYS, *VALUES),
+    ".foreman": mixed("\nport: ", "\nformation: ", "env: ", "timeout: ", "root: .\n", "web=2", "7000", "["),
+}
+SPARSE = st.fixed_dictionaries({}, optional=FILES)
+FLAGS = st.lists(st.sampled_from(["--lenient", "--verbose", "--interpolate", "--no-override", "--no-port"]), max_size=3)
+COMMANDS = [
+    *(["check"], ["check", "--heroku"], ["check", "--strict"]),
+    *(["env"], ["env", "web.2", "--origin"], ["env", "--json", "--origin"], ["env", "--no-caller", "--show-secrets"]),
+]
+
+
+@fuzzed
+@given(SPARSE, st.sampled_from(COMMANDS), FLAGS)
+def test_commands(files: dict[str, bytes], command: list[str], flags: list[str]) -> None:
+    """Whatever stands in the files: a command says so and ends with a code of the table, and `run` would, too."""
+    with tempfile.TemporaryDirectory() as root:
+        for name, data in files.items():
+            Path(root, name).write_bytes(data)
+        result = CliRunner().invoke(cli, [*command, "-d", root, *flags])
+    if result.exception is None:
+        assert not any(line.startswith("error") for line in result.output.splitlines())
+    else:
+        assert isinstance(result.exception, ProcmanError), repr(result.exception)
+        assert result.exception.exit_code in (2, 65, 66, 78)
+        assert all(line.isprintable() and line for line in str(result.exception).split("\n"))
 
 
 # --- linear time -----------------------------------------------------------------------------------------------------

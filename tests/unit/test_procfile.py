@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from procman.errors import AMBIGUOUS, NOTE, REFUSED, WARNING, judged, refused
-from procman.procfile import parse_procfile
+from procman.procfile import MAX_TYPES, parse_procfile
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "procfiles"
 MARKS = {REFUSED: "!", AMBIGUOUS: "~", WARNING: "?", NOTE: "."}
@@ -179,3 +179,10 @@ def test_corpus(file: dict[str, object]) -> None:
         # P21: trailing blanks are cut, as the shell does.
         entries = [[name, command.rstrip(" \t")] for name, command in file["entries"]]  # type: ignore[attr-defined]
         assert [[entry.name, entry.command] for entry in read.types] == entries
+
+
+def test_too_many_types_are_refused() -> None:
+    types = [f"web{number}: run\n" for number in range(MAX_TYPES + 1)]
+    assert not refused(parse_procfile("".join(types[1:]).encode(), "P").problems)
+    (problem,) = refused(parse_procfile("".join(types).encode(), "P").problems, lenient=True)
+    assert str(problem) == "P: more than 1000 process types — is this the right file?"
