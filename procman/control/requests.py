@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from procman.control.protocol import Message
-from procman.control.server import Connection, Lost
+from procman.control.server import Connection, Live, Lost
 from procman.errors import EXIT_KILLED, ControlError, UsageMistake, did_you_mean, quoted
 from procman.events import SYSTEM
 from procman.lifecycle import ENDED, State
@@ -203,6 +203,7 @@ class Requests:
         events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
         connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
         if request.get("follow"):
+            connection.send_events([Live()])
             connection.wants = lambda name: not wanted or name in wanted or name.rpartition(".")[0] in wanted
         else:
             connection.end({"done": True})

@@ -40,6 +40,10 @@ class Lost(NamedTuple):
     lost_bytes: int
 
 
+class Live(NamedTuple):
+    """Stands between what was kept and what happens from now on."""
+
+
 class Connection:
     """One client: its request, and the replies. What is to be told is encoded only as fast as the client reads."""
 
@@ -53,7 +57,7 @@ class Connection:
         self._server = server
         self._received = b""
         self._has_asked = False
-        self._events: deque[Event | Lost] = deque()
+        self._events: deque[Event | Lost | Live] = deque()
         self._held_bytes = 0  # of output among them
         self._last: Message | None = None  # goes out when no event is left
         self._is_over = False
@@ -68,7 +72,7 @@ class Connection:
 
         self._stream.write(encode(message))
 
-    def send_events(self, events: Iterable[Event | Lost]) -> None:
+    def send_events(self, events: Iterable[Event | Lost | Live]) -> None:
         """Tell all of `events`, however slow the client is."""
         self._events.extend(events)
         self._pump()
@@ -107,6 +111,8 @@ class Connection:
             event = self._events.popleft()
             if isinstance(event, Lost):
                 self.send({"event": "lost", **event._asdict()})
+            elif isinstance(event, Live):
+                self.send({"event": "live"})
             else:
                 size = _size_of(event)
                 self._held_bytes = max(0, self._held_bytes - size)
