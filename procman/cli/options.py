@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -63,7 +63,20 @@ INPUT_OPTIONS = (
 
 def input_options(function: Function) -> Function:
     """Add the options that say what to read; given before and after the command's name, the later one counts."""
+    return _collected(function, INPUT_OPTIONS)
 
+
+def place_options(function: Function) -> Function:
+    """Add those of `input_options` that say where a run is, for commands that read no file."""
+    return _collected(function, INPUT_OPTIONS[:2])
+
+
+def place_options_without_f(function: Function) -> Function:
+    """Add the same for a command in which `-f` means something else; before the command's name it is the Procfile."""
+    return _collected(function, (click.option("--procfile", metavar="FILE", help="The Procfile."), INPUT_OPTIONS[1]))
+
+
+def _collected(function: Function, options: Sequence[Callable[[Any], Any]]) -> Function:
     def collect(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
         given = context.find_root().ensure_object(dict)
@@ -78,7 +91,7 @@ def input_options(function: Function) -> Function:
     collect.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     own = len(collect.__click_params__)  # type: ignore[attr-defined]
     decorated: Any = collect
-    for option in reversed(INPUT_OPTIONS):
+    for option in reversed(options):
         decorated = option(decorated)
     names = [parameter.name for parameter in decorated.__click_params__[own:]]
     return decorated  # type: ignore[no-any-return]
