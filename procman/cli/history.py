@@ -40,29 +40,28 @@ def told(message: Message, at: float = 0.0) -> Event | None:
 
 
 def kept(messages: Sequence[Message]) -> list[Event]:
-    """Return the events of one supervisor's history, in its order. A gap gets the time of what follows it."""
+    """Return the events of one supervisor's history, in its order; a gap right before what follows of its instance."""
     events: list[Event] = []
-    latest = 0.0
-    next_of: dict[object, float] = {}
-    for message in reversed(messages):
-        name = message.get("name")
-        if isinstance(message.get("at"), (int, float)):
-            latest = next_of[name] = message["at"]
-        event = told(message, next_of.get(name, latest))
-        if event is not None:
+    gaps: dict[object, list[Message]] = {}
+    for message in messages:
+        if message.get("event") == "lost":
+            gaps.setdefault(message.get("name"), []).append(message)
+        elif (event := told(message)) is not None:
+            events += (gap for lost in gaps.pop(event.name, ()) if (gap := told(lost, event.at)) is not None)
             events.append(event)
-    return events[::-1]
+    at = events[-1].at if events else 0.0
+    return events + [gap for some in gaps.values() for lost in some if (gap := told(lost, at)) is not None]
 
 
 def merged(histories: Iterable[Sequence[Event]]) -> list[Event]:
-    """Return all events by time. Those of one instance stay in their order, even if the clock was set back."""
-    latest: dict[str, float] = {}
-    timed = []
+    """Return all events by time. Each supervisor's order stays as it is, whatever its clock did."""
+    timed: list[tuple[float, Event]] = []
     for events in histories:
+        latest = 0.0
         for event in _with_whole_lines(events):
-            at = latest[event.name] = max(event.at, latest.get(event.name, event.at))
-            timed.append((at, event))
-    timed.sort(key=lambda pair: pair[0])  # stable: of the same time in the order told
+            latest = max(latest, event.at)
+            timed.append((latest, event))
+    timed.sort(key=lambda pair: pair[0])  # stable
     return [event for _, event in timed]
 
 
