@@ -166,7 +166,8 @@ def test_one_that_says_half_a_line(directory: Path, serve: Serve) -> None:
 def test_another_protocol(directory: Path, serve: Serve) -> None:
     serve(7, protocol=2)
     assert str(refused(directory)) == (
-        f'{directory}/7.sock: procman "9.9" speaks protocol 2, this one protocol 1 — use the procman that was started there'
+        f'{directory}/7.sock: procman "9.9" speaks protocol 2, this one protocol 1 '
+        "— use the procman that was started there"
     )
 
 
@@ -214,7 +215,7 @@ def test_path_too_long_for_an_address(directory: Path, serve: Serve) -> None:
 @pytest.mark.parametrize(("code", "shown"), [(2, 2), (65, 65), (0, 1), ("x", 1), (None, 1), (1000, 1)])
 def test_refusal_has_the_code_it_says(directory: Path, serve: Serve, code: Any, shown: int) -> None:
     serve(7, {"error": "no such thing", "code": code})
-    with pytest.raises(ProcmanError, match="^no such thing$") as caught:
+    with pytest.raises(ProcmanError, match=r"^no such thing$") as caught:
         ask(control(directory), {"do": "ps"})
     assert caught.value.exit_code == shown
 
@@ -237,7 +238,7 @@ def test_supervisor_that_ended_after_its_greeting(directory: Path, serve: Serve)
 
 def test_answer_that_does_not_come_in_time(directory: Path, serve: Serve) -> None:
     serve(7, is_closing=False)
-    with pytest.raises(NotInTime, match="not done within 0.1 s") as caught:
+    with pytest.raises(NotInTime, match=r"not done within 0\.1 s") as caught:
         ask(control(directory), {"do": "stop"}, SHORT_S)
     assert caught.value.exit_code == 1
 
@@ -249,7 +250,7 @@ def test_reader_that_leaves_ends_the_wait(directory: Path, serve: Serve) -> None
     os.close(reader)
     try:
         with pytest.raises(BrokenPipeError):
-            list(found.converse(dict.fromkeys(found.peers, {"do": "logs"}), watched_fd=writer))
+            list(found.converse({peer: {"do": "logs"} for peer in found.peers}, watched_fd=writer))
     finally:
         os.close(writer)
         found.close()
@@ -295,7 +296,7 @@ def test_silent_one_does_not_hide_the_other(directory: Path, serve: Serve) -> No
     found = control(directory, SHORT_S)
     assert [peer.pid for peer in found.peers] == [7]
     assert found.complaint == "the procman with pid 8 does not answer — is it suspended (Ctrl-Z)?"
-    with pytest.raises(ControlError, match='"worker" does not run here(?s:.*)pid 8 does not answer'):
+    with pytest.raises(ControlError, match=r'"worker" does not run here(?s:.*)pid 8 does not answer'):
         found.route(["worker"])
     found.close()
 
@@ -303,7 +304,7 @@ def test_silent_one_does_not_hide_the_other(directory: Path, serve: Serve) -> No
 def test_errors_of_several_are_told_together(directory: Path, serve: Serve) -> None:
     serve(7, {"error": "one", "code": 2})
     serve(8, {"error": "two", "code": 1}, types=["worker"])
-    with pytest.raises(ProcmanError, match="(?s)one.*two|two.*one"):
+    with pytest.raises(ProcmanError, match=r"(?s)one.*two|two.*one"):
         ask(control(directory), {"do": "ps"})
 
 

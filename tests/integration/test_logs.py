@@ -37,7 +37,7 @@ def test_is_what_start_has_shown(app: App) -> None:
     asked = app.call("logs")
     assert (asked.code, asked.err) == (0, b"")
     assert sorted(asked.lines) == sorted(run.lines)
-    assert [line[:8] for line in asked.lines] == sorted(line[:8] for line in asked.lines if line) + [""]
+    assert [line[:8] for line in asked.lines] == [*sorted(line[:8] for line in asked.lines if line), ""]
 
 
 def test_one_instance_is_byte_for_byte_what_start_has_shown(app: App) -> None:
