@@ -30,6 +30,10 @@ def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
+    # A caller that ignores SIGCHLD makes the kernel reap, and waitpid has nothing to tell (waitpid(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
@@ -66,6 +70,7 @@ class _Guard:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._forward)
         self._adopts = become_subreaper()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         if self._is_over:
@@ -102,11 +107,13 @@ class _Guard:
                 code = code or EXIT_KILLED
                 if not is_told:
                     self._tell_killed()
+                self._kill_hidden()
             self._signal_children(told, is_killing)
             if passed_s >= grace_s + kill_wait_s:
                 if is_told:
                     return code or EXIT_KILLED
-                names = ", ".join(map(sweep.describe, self._left()))
+                left = sorted({*self._left(), *sweep.marked(self._run_id)})
+                names = ", ".join(map(sweep.describe, left))
                 _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
                 return code or EXIT_KILLED
             time.sleep(POLL_S)
@@ -132,6 +139,11 @@ class _Guard:
             elif pid not in told:
                 told.add(pid)
                 sweep.stop_pid(pid)
+
+    def _kill_hidden(self) -> None:
+        """Kill whoever bears the run's mark: the children of one that cannot die do not become ours."""
+        for pid in sweep.marked(self._run_id):
+            sweep.signal_pid(pid, signal.SIGKILL)
 
     def _tell_killed(self) -> None:
         names = ", ".join(map(sweep.describe, self._left()))

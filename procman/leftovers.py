@@ -15,7 +15,7 @@ from procman.process import Reaper
 
 KILL_WAIT_S = 2.0  # what is alive this long after SIGKILL is named as lost
 LEAST_GRACE_S = 0.1  # for one found after the grace time is over
-POLL_S = 0.05  # only where no SIGCHLD tells of an orphan's end
+POLL_S = 0.05  # only where no SIGCHLD tells of an end: elsewhere than on Linux, or behind one that cannot die
 
 
 class Leftovers:
@@ -31,10 +31,12 @@ class Leftovers:
         self._adopts = adopts
         self._tell = tell
         self._told: set[int] = set()
-        self._given_up: Collection[int] = ()
+        self._given_up: set[int] = set()
+        self._lost_groups: set[int] = set()  # killed as a group, and named
         self._is_killing = False
         self._on_end: Callable[[], None] = lambda: None
         self._timer: Timer | None = None
+        self._poll_timer: Timer | None = None
 
     def of_instance(self, name: str, groups: Collection[int]) -> list[int]:
         """Return the pids that carry the mark of instance `name` and are in none of `groups`."""
@@ -50,7 +52,8 @@ class Leftovers:
         be done. `given_up` are pids that could not be killed before."""
         if not self.is_ending:
             self.is_ending = True
-            self._given_up = given_up
+            self._given_up = set(given_up)
+            self._lost_groups = set(given_up)
             self._on_end = on_end
             if self._is_anything_left():
                 self._timer = self._loop.call_later(max(rest_s, LEAST_GRACE_S), self.kill)
@@ -88,11 +91,21 @@ class Leftovers:
         self.check()
 
     def _give_up(self) -> None:
-        names = [sweep.describe(pid) for pid in self._find(()) if pid not in self._given_up]
-        for name in names or ["a process that /proc does not show"]:
+        if not self._is_anything_left():
+            self._finish()
+            return
+        lost = [pid for pid in self._find(()) if pid not in self._given_up]
+        for name in map(sweep.describe, lost) if lost else ["a process that /proc does not show"]:
             self.lost.append(name)
             self._tell(f"could not be killed: {name} is still there")
-        self._finish()
+        self._given_up.update(lost)
+        if lost and self._is_anything_left():  # who stood behind those: the ladder begins again
+            self._is_killing = False
+            self._timer = self._loop.call_later(LEAST_GRACE_S, self.kill)
+            self._poll()
+            self.check()
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         self.is_ending = False
@@ -110,8 +123,10 @@ class Leftovers:
 
     def _find(self, groups: Collection[int]) -> list[int]:
         leaders = self._reaper.pids()
-        pids = sweep.children() if self._adopts else sweep.marked(self._run_id)
-        return [pid for pid in pids or () if pid not in leaders and sweep.group_of(pid) not in groups]
+        pids = set(sweep.children() or () if self._adopts else sweep.marked(self._run_id))
+        if self._given_up:  # the children of one that cannot die do not become ours
+            pids.update(pid for pid in sweep.marked(self._run_id) if sweep.group_of(pid) not in self._lost_groups)
+        return sorted(pid for pid in pids if pid not in leaders and sweep.group_of(pid) not in groups)
 
     def _stop(self, pid: int) -> None:
         if pid not in self._told:
@@ -119,6 +134,12 @@ class Leftovers:
             sweep.stop_pid(pid)
 
     def _poll(self) -> None:
-        if self.is_ending and not self._adopts:
-            self.check()
-            self._loop.call_later(POLL_S, self._poll)
+        """Look every now and then for those whose end no SIGCHLD tells us."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        if self.is_ending and (self._given_up or not self._adopts):
+            self._poll_timer = self._loop.call_later(POLL_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self.check()
+        self._poll()

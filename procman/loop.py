@@ -139,9 +139,10 @@ class Loop:
         self._at_turn_end.append(callback)
 
     def on_signal(self, signum: int, callback: Callback) -> None:
-        """Run `callback` in the loop for each delivery of `signum`."""
+        """Run `callback` in the loop for each delivery of `signum`; one that was held back until now comes, too."""
         self._on_signal[signum] = callback
         signal.signal(signum, self._note_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signals.append(signum)

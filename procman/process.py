@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SpawnError
@@ -16,6 +16,9 @@ from procman.spec import ProcessSpec, encoded, os_bytes
 _IGNORED_BY_PYTHON = tuple(
     getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)
 )
+
+# procman listens to these, whatever its caller ignores; execve would make them default (signal(7)).
+_LISTENED_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 # What openpty(3) says when ptys are used up, or /dev/pts is not there.
@@ -72,13 +75,14 @@ def spawn(
     terminal: Terminal | None,
     started_s: float,
     file_limit: int | None = None,
+    ignored: Collection[int] = (),
 ) -> Process:
     """Start the process of `spec` in a session of its own, with stdin, stdout and stderr of ours.
 
     `env` is the whole environment. With `terminal` all three are a new pty, which is not the controlling terminal: that
     would hang up `cd x && app` before its own handler for the stop signal ran. Without one, stdin is /dev/null and the
     other two one pipe, so that their order is kept; so it is when the system has no pty left. `file_limit` is the
-    soft limit of open files it gets, if that is not ours. Raises SpawnError.
+    soft limit of open files it gets, if that is not ours; `ignored` are signals to ignore. Raises SpawnError.
     """
     is_pty = terminal is not None
     try:
@@ -97,12 +101,12 @@ def spawn(
     try:
         pid = os.posix_spawn(
             spec.argv[0],
-            [os_bytes(word) for word in _with_file_limit(spec.argv, file_limit)],
+            [os_bytes(word) for word in _prepared(spec, file_limit, ignored)],
             encoded(env),
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
             setsid=True,
             setsigmask=(),
-            setsigdef=_IGNORED_BY_PYTHON,
+            setsigdef={*_IGNORED_BY_PYTHON, spec.stop_signal},
         )
     except OSError as error:
         os.close(output_fd)
@@ -115,10 +119,21 @@ def spawn(
     return Process(pid, output_fd, -1, started_s)
 
 
-def _with_file_limit(argv: tuple[str, ...], file_limit: int | None) -> tuple[str, ...]:
-    # By the shell: glibc's posix_spawn refuses descriptors above the limit of its own process, so ours must stay.
-    shell, flag, text = argv
-    return argv if file_limit is None else (shell, flag, f"ulimit -S -n {file_limit}\n{text}")
+def ignored_by_caller() -> frozenset[int]:
+    """Return the signals that children must be told to ignore, too. To be asked before a handler is set."""
+    return frozenset(signum for signum in _LISTENED_TO if signal.getsignal(signum) is signal.SIG_IGN)
+
+
+def _prepared(spec: ProcessSpec, file_limit: int | None, ignored: Collection[int]) -> tuple[str, ...]:
+    """Return the argv with what only the shell can do before: posix_spawn cannot ignore a signal, and glibc's refuses
+    descriptors above the limit of its own process, so ours must stay."""
+    shell, flag, text = spec.argv
+    if file_limit is not None:
+        text = f"ulimit -S -n {file_limit}\n{text}"
+    numbers = [str(int(signum)) for signum in sorted(ignored) if signum != spec.stop_signal]
+    if numbers:
+        text = f"trap '' {' '.join(numbers)}\n{text}"
+    return shell, flag, text
 
 
 @functools.cache

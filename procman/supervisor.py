@@ -14,7 +14,17 @@ from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop, Timer
-from procman.process import ExitStatus, Process, Reaper, Terminal, group_exists, signal_group, spawn, stop_group
+from procman.process import (
+    ExitStatus,
+    Process,
+    Reaper,
+    Terminal,
+    group_exists,
+    ignored_by_caller,
+    signal_group,
+    spawn,
+    stop_group,
+)
 from procman.restart import History, decide, stays_down
 from procman.spec import ProcessSpec
 
@@ -83,6 +93,7 @@ class Supervisor:
         self._mark = {"PROCMAN_RUN": run_id}
         self._terminal = terminal
         self._file_limit = file_limit
+        self._ignored = ignored_by_caller()
         self._grace_s = grace_s
         self._on_end = on_end
         self._reaper = Reaper()
@@ -98,6 +109,7 @@ class Supervisor:
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
+        self._is_scaled = False
         self._is_over = False
 
     # --- from outside ---
@@ -223,6 +235,7 @@ class Supervisor:
         `file_limit` is the soft limit of open files that children get from now on.
         """
         self._file_limit = file_limit
+        self._is_scaled = True
         wanted = {spec.name: spec for spec in specs}
         for instance in reversed(list(self.instances.values())):
             if instance.spec.name not in wanted:
@@ -297,7 +310,7 @@ class Supervisor:
         spec = instance.spec
         try:
             env = {**self._env, **spec.env, **self._mark}
-            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit)
+            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
@@ -390,7 +403,7 @@ class Supervisor:
         on_exit = instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
-            self.stop(instance.status.code, f"{instance.spec.name} {ending_text(instance.status)}")
+            self.stop(instance.status.code if failed else 0, f"{instance.spec.name} {ending_text(instance.status)}")
 
     # --- ends ---
 
@@ -476,7 +489,7 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
-            if not self.instances or any(instance.is_held for instance in self.instances.values()):
+            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
                 return  # the user has stopped them, and may want them back
             self._stop_s = self._loop.now()
             failed = (i.status.code for i in self.instances.values() if i.state is State.FAILED and i.status)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from procman.kernel import FAULT_SWITCH
+
 _SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox", "ksh", "mksh", "zsh"})
 
 
@@ -38,24 +40,46 @@ def children() -> list[int] | None:
 
 
 def marked(run_id: str) -> list[int]:
-    """Return the pids of all processes that carry the mark of run `run_id`, for systems without child subreapers."""
-    if sys.platform == "linux":
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        return [pid for pid in pids if mark_of(pid)[0] == run_id and _is_alive(pid)]
+    """Return the pids of all processes that carry the mark of run `run_id`."""
+    if _is_portable():
+        import psutil
+
+        return [pid for pid in psutil.pids() if mark_of(pid)[0] == run_id]
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if mark_of(pid)[0] == run_id and _is_alive(pid)]
+
+
+def _is_portable() -> bool:
+    """Tell whether to ask psutil: elsewhere than on Linux, and where a test wants it so."""
+    return sys.platform != "linux" or os.environ.get(FAULT_SWITCH) == "no-subreaper"
+
+
+def _portable_environ(pid: int) -> dict[str, str]:
+    """Return the environment of a process that is no zombie and not somebody else's; else {}."""
     import psutil
 
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PROCMAN_RUN") == run_id and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    try:
+        process = psutil.Process(pid)
+        return {} if process.status() == psutil.STATUS_ZOMBIE else process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+def _is_portable_zombie(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):
+        return True
 
 
 def is_group_alive(pgid: int) -> bool:
     """Tell whether a process group has a member that is no zombie."""
+    if _is_portable():
+        import psutil
+
+        return any(group_of(pid) == pgid and not _is_portable_zombie(pid) for pid in psutil.pids())
     return any(stat.group == pgid and stat.state not in "ZX" for stat in _all()) if _is_ours() else True
 
 
@@ -111,6 +135,9 @@ def _is_shell(pid: int) -> bool:
 
 def mark_of(pid: int) -> tuple[str, str]:
     """Return the run and the instance a process belongs to, by its environment; ("", "") if it does not say."""
+    if _is_portable():
+        portable = _portable_environ(pid)
+        return portable.get("PROCMAN_RUN", ""), portable.get("PROCMAN_PROCESS", "")
     try:
         env = _read(f"/proc/{pid}/environ") if _is_ours() else b""
     except OSError:
@@ -124,7 +151,7 @@ def group_of(pid: int) -> int:
     """Return the process group of `pid`, 0 if it is gone."""
     try:
         return os.getpgid(pid)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # the latter elsewhere than on Linux: another session's
         return 0
 
 
@@ -144,18 +171,30 @@ def stop_pid(pid: int) -> None:
 
 def describe(pid: int) -> str:
     """Return `pid (command line)`, for people. A zombie or a stranger has at least a name."""
-    if not _is_ours():
-        return str(pid)
-    try:
-        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
-        stat = _stat(pid)
-    except OSError:
-        return str(pid)
+    text = _portable_words(pid) if _is_portable() else _words(pid) if _is_ours() else ""
     # One line, and nothing that could speak to the terminal.
-    text = words.decode("utf-8", "replace").strip() or (stat.command if stat else "")
     text = "".join(char if char.isprintable() else " " for char in text).strip()
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{pid} ({text})" if text else str(pid)
+
+
+def _words(pid: int) -> str:
+    try:
+        words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    stat = _stat(pid)
+    return words or (stat.command if stat else "")
+
+
+def _portable_words(pid: int) -> str:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return " ".join(process.cmdline()) or process.name()
+    except (psutil.Error, OSError):
+        return ""
 
 
 def _all() -> Iterator[Stat]:

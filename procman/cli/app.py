@@ -175,7 +175,7 @@ class _Reading:
         if origin != SETTINGS["env"].option and is_disabled(os.environ):
             self.notes.append(f"PYTHON_DOTENV_DISABLED is set, so {', '.join(paths)} is not read")
             return ()
-        hint = "" if origin == DEFAULT else f"given with {origin}"
+        hint = "-e /dev/null reads none" if origin == DEFAULT else f"given with {origin}"
         texts = [(path, self._read(path, hint)) for path in paths]
         files = [
             parse_env(data, _shown(path), settings.env_encoding, interpolates=settings.interpolates)
@@ -192,9 +192,6 @@ class _Reading:
             return settings.env_files
         default = os.path.join(self._shown_root, ".env")
         if not os.path.lexists(default):
-            return ()
-        if os.path.isdir(default):
-            self.notes.append(f"{default} is a directory, so no env file is read")
             return ()
         if self._shown_root and os.path.exists(".env") and not os.path.samefile(".env", default):
             self.notes.append(f"reading {default}, not the .env of this directory")

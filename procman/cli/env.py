@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman.cli.app import App, load_app, said_of_input
-from procman.cli.options import input_options
+from procman.cli.options import completing, input_options
 from procman.config import SETTINGS
 from procman.errors import SourceRef, UsageMistake, did_you_mean
 from procman.procfile import ProcessType
@@ -31,7 +31,7 @@ Examples:
 """,
 )
 @input_options
-@click.argument("instance", required=False, metavar="[TYPE[.N]]")
+@click.argument("instance", required=False, metavar="[TYPE[.N]]", shell_complete=completing("instance"))
 @click.option("--origin", "has_origin", is_flag=True, help="Say where each one comes from, and what it overrides.")
 @click.option("--show-secrets", is_flag=True, help="Show the values of names such as API_KEY, and passwords in URLs.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object.")

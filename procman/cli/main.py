@@ -28,6 +28,7 @@ COMMANDS = {
     "scale": "procman.cli.scale",
     "signal": "procman.cli.signal",
     "quit": "procman.cli.quit",
+    "completion": "procman.cli.completion",
     "version": "procman.cli.version",
 }
 
@@ -66,6 +67,10 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit by the table in docs/exit-codes.md; never a traceback."""
     _open_standard_streams()
+    if os.environ.get("_PROCMAN_COMPLETE"):
+        from procman.cli.completion import answer
+
+        _exit(answer(cli))
     try:
         code = cli.main(prog_name="procman", standalone_mode=False)
     except click.ClickException as error:

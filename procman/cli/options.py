@@ -25,6 +25,20 @@ class OfSetting(click.ParamType):  # type: ignore[type-arg]  # generic in the st
             self.fail(f"expected {read.expected}.", param, ctx)
         return read
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return completing(self.name)(ctx, param, incomplete)
+
+
+def completing(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """Return the `shell_complete` of a parameter: what procman.cli.completion (loaded for TAB only) has for `kind`."""
+
+    def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from procman.cli import completion
+
+        return completion.complete(kind, context, param, incomplete)
+
+    return complete
+
 
 def flattened(context: click.Context, parameter: click.Parameter, groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """Return the words of an option that holds several and may be given several times."""
@@ -32,8 +46,16 @@ def flattened(context: click.Context, parameter: click.Parameter, groups: Iterab
 
 
 INPUT_OPTIONS = (
-    click.option("-f", "--procfile", metavar="FILE", help="The Procfile; its directory becomes the root. [Procfile]"),
-    click.option("-d", "--root", metavar="DIR", help="The directory the processes run in."),
+    click.option(
+        "-f",
+        "--procfile",
+        metavar="FILE",
+        shell_complete=completing("file"),
+        help="The Procfile; its directory becomes the root. [Procfile]",
+    ),
+    click.option(
+        "-d", "--root", metavar="DIR", shell_complete=completing("dir"), help="The directory the processes run in."
+    ),
     click.option(
         "-e",
         "--env",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from procman.cli.app import App, enter, load_app, said_of_input
-from procman.cli.options import input_options
+from procman.cli.options import completing, input_options
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
 from procman.kernel import flush_standard_streams
 from procman.procfile import ProcessType
@@ -28,6 +28,12 @@ class OneOff(click.Command):
         if "--" in args:
             args.insert(args.index("--") + 1, PROGRAM)
         return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Behind the first word nothing is completed as an option of ours."""
+        params = super().get_params(ctx)
+        is_behind = ctx.resilient_parsing and ctx.params.get("words")
+        return [param for param in params if param.name == "words"] if is_behind else params
 
 
 @click.command(
@@ -47,7 +53,14 @@ Examples:
 """,
 )
 @input_options
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="COMMAND [ARG]...",
+    shell_complete=completing("one_off"),
+)
 @click.pass_context
 def command(context: click.Context, words: tuple[str, ...]) -> Any:
     """Run one command exactly as the regular processes run: same environment, directory and shell.

@@ -15,7 +15,7 @@ import click
 
 from procman import kernel, sweep
 from procman.cli.app import STDIN_NAME, App, enter, load_app, said_of_input
-from procman.cli.options import OfSetting, flattened, input_options
+from procman.cli.options import OfSetting, completing, flattened, input_options
 from procman.config import SETTINGS, Settings
 from procman.control.directory import Claim, directory_of
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
@@ -38,6 +38,7 @@ HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
+COUNTS: Any = {"metavar": "TYPE=N,...", "shell_complete": completing("formation")}
 TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
 
@@ -53,9 +54,9 @@ Examples:
 """,
 )
 @input_options
-@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...")
-@click.option("-m", "--formation", metavar="TYPE=N,...", help="Counts; `all=1` for the rest, which is else 0.")
-@click.option("-c", "--concurrency", metavar="TYPE=N,...", is_flag=False, flag_value="", help="Counts; the rest once.")
+@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...", shell_complete=completing("names"))
+@click.option("-m", "--formation", **COUNTS, help="Counts; `all=1` for the rest, which is else 0.")
+@click.option("-c", "--concurrency", **COUNTS, is_flag=False, flag_value="", help="Counts; the rest once.")
 @click.option("-t", "--timeout", "grace", metavar="TIME", type=OfSetting("grace"), help="Grace period; or 2m, inf. [5]")
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
 @click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
@@ -67,7 +68,14 @@ Examples:
 @click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
-@click.option("--sink", "sinks", multiple=True, metavar="jsonl:fd=N", help="Events as JSON lines; or jsonl:FILE.")
+@click.option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    metavar="jsonl:fd=N",
+    shell_complete=completing("sink"),
+    help="Events as JSON lines; or jsonl:FILE.",
+)
 @click.pass_context
 def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.

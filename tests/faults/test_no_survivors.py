@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from tests.faults.conftest import Deaf
 from tests.faults.helpers import (
     UNSHARE,
     alive,
@@ -29,7 +30,17 @@ GRACE = ("-t", "0.3")
 NOTHING = "nothing is left running"
 
 # kind: how many of it tell that they are ready, how many are alive then.
-KINDS = {"plain": (1, 1), "shell": (2, 3), "ignore": (1, 1), "setsid": (2, 2), "daemon": (2, 2), "stubborn": (2, 2)}
+KINDS = {
+    "plain": (1, 1),
+    "shell": (2, 3),
+    "ignore": (1, 1),
+    "setsid": (2, 2),
+    "daemon": (2, 2),
+    "gone": (1, 1),
+    "stubborn": (2, 2),
+}
+# Where nobody adopts orphans, one is known by its environment alone.
+PORTABLE_KINDS = {kind: KINDS[kind] for kind in ("plain", "shell", "ignore", "setsid")} | {"heir": (2, 2)}
 MUST_BE_KILLED = {"ignore", "stubborn"}
 
 
@@ -45,15 +56,20 @@ def started(app: App, kinds: list[str], *arguments: str, argv: list[str] | None 
     ready, gate = app.fifo("ready"), app.fifo("gate")
     lines = [f"{kind}: {command(app, kind, ready)}" for kind in kinds]
     app("\n".join([*lines, f"other: read x < {gate}; exit 3"]))
+    if "gone" in kinds:
+        arguments = (*arguments, "--can-die", "gone")
     if argv is None:
         run = app.start(*GRACE, *arguments, **kwargs)
     else:
         run = app.spawn([*argv, *start_argv(app, *GRACE, *arguments)], has_events=True, **kwargs)
     for kind in kinds:
-        for _ in range(KINDS[kind][0]):
+        for _ in range((KINDS | PORTABLE_KINDS)[kind][0]):
             ready.receive()
     run.wait_for("ready", "other.1")
-    assert len(alive(app)) == 1 + sum(KINDS[kind][1] for kind in kinds), run.failure(f"{alive(app)}")
+    if "gone" in kinds:
+        run.wait_for("exited", "gone.1")
+    count = 1 + sum((KINDS | PORTABLE_KINDS)[kind][1] for kind in kinds)
+    assert len(alive(app)) == count, run.failure(f"{alive(app)}")
     run.stubborn_pid = next((pid for pid, words in alive(app).items() if " ignore " in words and "/sh" not in words), 0)
     return run, gate
 
@@ -387,36 +403,89 @@ def test_leftovers_are_stopped_before_a_restart(app: App, how: str) -> None:
 PORTABLE = {"PROCMAN_TEST_FAULT": "no-subreaper"}
 
 
-@pytest.mark.parametrize("kind", ["plain", "shell", "ignore", "setsid"])
-@pytest.mark.parametrize("ending", ["SIGTERM", "exit", "supervisor killed", "guard killed"])
-def test_the_portable_way(app: App, kind: str, ending: str) -> None:
-    """Without a subreaper, groups and children are found; docs/guarantees.md says what is not."""
-    run, gate = started(app, [kind], env=PORTABLE)
-    guard, supervisor = guard_and_supervisor(run)
-    match ending:
-        case "SIGTERM":
-            run.signal(signal.SIGTERM)
-        case "exit":
-            gate.send()
-        case "supervisor killed":
-            os.kill(supervisor, signal.SIGKILL)
-        case "guard killed":
-            os.kill(guard, signal.SIGKILL)
-    run.wait()
+@pytest.mark.parametrize("kind", PORTABLE_KINDS)
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_portable_way_signal(app: App, kind: str, name: str) -> None:
+    run, _ = started(app, [kind], env=PORTABLE)
+    run.signal(SIGNALS[name])
+    code = run.wait()
     assert_nothing_left(app, run)
+    assert_says_so(run, [kind], f"stopped by {name}")
+    assert code == (1 if kind in MUST_BE_KILLED else 0)
+
+
+@pytest.mark.parametrize("kind", PORTABLE_KINDS)
+def test_the_portable_way_first_exit(app: App, kind: str) -> None:
+    run, gate = started(app, [kind], env=PORTABLE)
+    gate.send()
+    code = run.wait()
+    assert_nothing_left(app, run)
+    assert_says_so(run, [kind], "other.1 exited with code 3")
+    assert code == 3
+
+
+@pytest.mark.parametrize("kind", PORTABLE_KINDS)
+def test_the_portable_way_terminal_closed(app: App, kind: str) -> None:
+    run, _ = started(app, [kind], env=PORTABLE, size=(24, 80))
+    guard, supervisor = guard_and_supervisor(run)
+    run.hang_up()
+    wait_for_end(supervisor, guard)
+    assert_nothing_left(app, run)
+    run.wait()
+    assert_says_so(run, [kind], "stopped")
+
+
+@pytest.mark.parametrize("kind", PORTABLE_KINDS)
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_portable_way_supervisor_killed(app: App, kind: str, signum: int) -> None:
+    """The guard finds them all: they are nobody's children that it knows of, nor its own."""
+    run, _ = started(app, [kind], env=PORTABLE)
+    os.kill(guard_and_supervisor(run)[1], signum)
+    code = run.wait()
+    assert_nothing_left(app, run)
+    assert code == 70
+    assert f"procman: the supervisor was killed by signal {signum:d}" in run.err_text
+    assert ("sending SIGKILL to" in run.err_text) == (kind in MUST_BE_KILLED)
     no_traceback(run)
 
 
-def test_the_portable_way_restarts(app: App) -> None:
+@pytest.mark.parametrize("kind", PORTABLE_KINDS)
+def test_the_portable_way_guard_killed(app: App, kind: str) -> None:
+    run, _ = started(app, [kind], env=PORTABLE)
+    run.signal(signal.SIGKILL)
+    assert run.wait() == 137
+    assert_nothing_left(app, run)
+    assert_says_so(run, [kind], "the procman process that you started was killed")
+
+
+def test_the_portable_way_reader_gone(app: App, deaf: Deaf) -> None:
+    ready = app.fifo("ready")
+    kinds = ["setsid", "heir"]
+    app("\n".join(f"{kind}: {command(app, kind, ready)}" for kind in kinds))
+    run = app.spawn(start_argv(app, *GRACE), stdout=deaf.stdout, env=PORTABLE)
+    deaf.started()
+    for _ in range(4):
+        ready.receive()
+    deaf.leave()
+    assert run.wait() == 141
+    assert_nothing_left(app, run)
+    assert run.err == b""
+
+
+@pytest.mark.parametrize("how", ["group", "session", "daemon", "group-ignore", "session-ignore", "daemon-ignore"])
+def test_the_portable_way_restarts(app: App, how: str) -> None:
     gate = app.fifo()
-    app(f"web: {child(app, 'leaver', 'group', gate.path)}")
+    app(f"web: {child(app, 'leaver', how, gate.path)}")
     run = app.start(*GRACE, "--restart", "web", env=PORTABLE)
     run.wait_output("bound", "web.1")
+    first = set(alive(app))
     gate.send()
+    run.wait_for("restarting", "web.1")
+    assert not first & set(alive(app)), run.failure("its leftovers are alive when it comes back")
     run.wait_until(lambda: len(run.output_of("web.1")) == 2, "second start")
     assert run.output_of("web.1") == ["bound", "bound"]
     run.signal(signal.SIGTERM)
-    assert run.wait() == 0, run.failure('')
+    assert run.wait() == int("ignore" in how), run.failure("")
     assert_nothing_left(app, run)
 
 

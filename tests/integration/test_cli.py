@@ -14,7 +14,7 @@ import pytest
 import procman
 from tests.support.app import App
 
-COMMANDS = ("start", "run", "version")
+COMMANDS = ("start", "run", "completion", "version")
 
 
 def test_version(app: App) -> None:

@@ -30,7 +30,10 @@ class Traced:
     def __init__(self, app: App, name: str, arguments: list[str], size: tuple[int, int] | None) -> None:
         self._log = app.root / f"{name}.strace"
         strace = ["strace", "-D", "-f", "-qq", "-ttt", "-o", str(self._log)]
-        procman = [sys.executable, "-m", "procman", "start", "-p", str(app.port), *arguments]
+        # A Procfile each, for two runs beside the same one would be one too many.
+        shutil.copytree(app.root, app.root / name, ignore=lambda *_: ("terminal", "pipe"))
+        where = ["-f", f"{name}/Procfile", "-d", "."]
+        procman = [sys.executable, "-m", "procman", "start", *where, "-p", str(app.port), *arguments]
         self.run: Run = app.spawn([*strace, *procman], has_events=True, size=size)
 
         self._pids: dict[str, int] = {}

@@ -265,14 +265,18 @@ def test_two_runs_at_the_same_time(app: App) -> None:
     first = app.start()
     first.wait_output("up")
     second = app.start()
-    assert second.wait() == 71
-    assert f"pid {first.pid_of('web.1')}" in second.err_text
+    assert second.wait() == 69
+    assert f"web already runs here, under procman with pid {first.pid}" in second.err_text
+    app.write("elsewhere/Procfile", (app.root / "Procfile").read_text())
+    third = app.start("-f", "elsewhere/Procfile", "-d", ".")
+    assert third.wait() == 71
+    assert f"pid {first.pid_of('web.1')}" in third.err_text
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
-    third = app.start()  # and what has ended holds nothing any more
-    third.wait_output("up")
-    third.signal(signal.SIGTERM)
-    assert third.wait() == 0
+    fourth = app.start()  # and what has ended holds nothing any more
+    fourth.wait_output("up")
+    fourth.signal(signal.SIGTERM)
+    assert fourth.wait() == 0
 
 
 @pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 plain: one process. ignore: it ignores SIGTERM, SIGINT and SIGHUP. setsid: with a grandchild in a session of its own.
 daemon: with a grandchild that was forked twice, without our environment, whose own parent is gone. gone: such a daemon,
-and this process ends, too. stubborn: a daemon that ignores the signals.
+and this process ends, too. stubborn: a daemon that ignores the signals. heir: a daemon that keeps the environment.
 """
 
 import os
@@ -36,6 +36,8 @@ if kind == "setsid":
         become("plain", dict(os.environ))
 elif kind in ("daemon", "gone"):
     daemonize("plain", {})
+elif kind == "heir":
+    daemonize("plain", dict(os.environ))
 elif kind == "stubborn":
     daemonize("ignore", {})
 if kind == "ignore":
