@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from procman.cli.options import OfSetting, place_options, place_options_without_f
+from procman.cli.options import OfSetting, completing, place_options, place_options_without_f
 from procman.config import Settings, resolve_settings
 from procman.control.client import Control, NotInTime, Peer, failure_of, instances_in, is_last
 from procman.control.directory import directory_of
@@ -21,7 +21,7 @@ MAX_NAMED = 8  # instances in one line of a complaint
 DOWN = ("exited", "failed", "pending")
 
 HELP: Any = {"help_option_names": ["-h", "--help"]}
-NAMES: Any = {"nargs": -1, "metavar": "TYPE[.N]..."}
+NAMES: Any = {"nargs": -1, "metavar": "TYPE[.N]...", "shell_complete": completing("instance")}
 
 timeout_option = click.option(
     "--timeout",
@@ -63,17 +63,6 @@ def look_settings(options: Mapping[str, Any]) -> Settings:
     if options.get("no_color"):
         said["color"] = "never"
     return resolve_settings("", options=said, caller=os.environ)
-
-
-def wants_colour(choice: str, is_terminal: bool) -> bool:
-    """Tell whether to colour what is written: `choice` is always, never or auto."""
-    if choice != "auto":
-        return choice == "always"
-    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
-        return False
-    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
-        return True
-    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def need_names(names: Sequence[str], is_all: bool, verb: str) -> None:

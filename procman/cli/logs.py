@@ -19,10 +19,9 @@ from procman.cli.control import (
     control_options_without_f,
     look_options,
     look_settings,
-    wants_colour,
 )
 from procman.cli.history import Choice, Following, chosen, kept, merged, told
-from procman.cli.options import OfSetting
+from procman.cli.options import OfSetting, wants_colour
 from procman.config import Settings
 from procman.control.client import Control, Peer, failure_of, is_last
 from procman.control.protocol import Message

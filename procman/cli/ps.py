@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from procman.cli.control import HELP, NAMES, control_of, control_options, look_options, look_settings, wants_colour
-from procman.cli.options import OfSetting
+from procman.cli.control import HELP, NAMES, control_of, control_options, look_options, look_settings
+from procman.cli.options import OfSetting, wants_colour
 from procman.cli.table import table
 from procman.config import Settings
 from procman.control.protocol import Message

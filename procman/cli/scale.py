@@ -7,12 +7,13 @@ import re
 import click
 
 from procman.cli.control import HELP, control_of, control_options, do, is_up, timeout_option, up_line
+from procman.cli.options import completing
 from procman.control.client import Control
 from procman.control.protocol import Message
 
 
 @click.command(
-    context_settings={**HELP, "ignore_unknown_options": False},
+    context_settings=HELP,
     epilog="""\b
 Examples:
   procman scale web=3                  three instances of web, whatever there were
@@ -21,7 +22,7 @@ Examples:
 """,
 )
 @control_options
-@click.argument("counts", nargs=-1, required=True, metavar="TYPE=N|+N|-N...")
+@click.argument("counts", nargs=-1, required=True, metavar="TYPE=N|+N|-N...", shell_complete=completing("scale"))
 @timeout_option
 @click.pass_context
 def command(context: click.Context, counts: tuple[str, ...], timeout_s: float) -> None:
