@@ -22,6 +22,7 @@ DOWN = ("exited", "failed", "pending")
 
 HELP: Any = {"help_option_names": ["-h", "--help"]}
 NAMES: Any = {"nargs": -1, "metavar": "TYPE[.N]...", "shell_complete": completing("instance")}
+ANY_NAMES: Any = {**NAMES, "metavar": "[TYPE[.N]]..."}
 
 timeout_option = click.option(
     "--timeout",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman.cli.control import (
+    ANY_NAMES,
     HELP,
-    NAMES,
     control_of,
     control_options_without_f,
     look_options,
@@ -62,7 +62,7 @@ Examples:
 """,
 )
 @control_options_without_f
-@click.argument("names", **NAMES)
+@click.argument("names", **ANY_NAMES)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the run ends or Ctrl-C.")
 @click.option("-n", "--lines", "last", metavar="N", type=click.IntRange(min=0), help="Only the last N lines. [all]")
 @click.option("--since", "since_s", metavar="TIME", type=OfSetting("grace"), help="Not older than this, as in 5m.")
@@ -73,10 +73,10 @@ Examples:
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.pass_context
 def command(context: click.Context, /, names: tuple[str, ...], follow: bool, **options: Any) -> int:
-    """Show what the instances of a running procman have written, as `start` shows it.
+    """Show what the processes have written.
 
-    The supervisor keeps the last 64 KiB of each instance. Several instances are merged by time; -n counts the lines of
-    all together, behind --since and --grep.
+    They look as in `start`, with procman's own lines. The supervisor keeps the last 64 KiB of each instance. Several
+    instances are merged by time; -n counts the lines of all together, behind --since and --grep.
     """
     since = None if options["since_s"] is None else time.time() - options["since_s"]
     choice = Choice(options["last"], since, options["pattern"])

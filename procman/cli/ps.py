@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from procman.cli.control import HELP, NAMES, control_of, control_options, look_options, look_settings
+from procman.cli.control import ANY_NAMES, HELP, control_of, control_options, look_options, look_settings
 from procman.cli.options import OfSetting, wants_colour
 from procman.cli.table import table
 from procman.config import Settings
@@ -37,7 +37,7 @@ Examples:
 """,
 )
 @control_options
-@click.argument("names", **NAMES)
+@click.argument("names", **ANY_NAMES)
 @click.option("--json", "is_json", is_flag=True, help="A list of objects, with the names of docs/control.md.")
 @click.option(
     "-w",
@@ -54,10 +54,10 @@ Examples:
 def command(
     context: click.Context, /, names: tuple[str, ...], is_json: bool, interval_s: float | None, **options: Any
 ) -> int:
-    """Show the instances of a running procman: state, pid, port, uptime, CPU, memory.
+    """Show what runs, and what it uses.
 
-    CPU and memory are those of the process and of all that it started. CPU is the share of one core: since the start,
-    with --watch since the last look.
+    CPU and memory are those of an instance's process and of all that it started. CPU is the share of one core: since
+    the start, with --watch since the last look.
     """
     show = _Show(context, names, is_json, look_settings(options))
     if interval_s is None:

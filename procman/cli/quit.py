@@ -20,9 +20,10 @@ Examples:
 @timeout_option
 @click.pass_context
 def command(context: click.Context, timeout_s: float) -> None:
-    """Stop everything that runs here and end procman, as Ctrl-C in its terminal does.
+    """Stop everything, and end procman.
 
-    The exit code is 0 when nothing is left running, 1 when something still is after --timeout.
+    As Ctrl-C in its terminal does. The exit code is 0 when nothing is left running, 1 when something still is after
+    --timeout.
     """
     with control_of(context) as control:
         waiting: dict[Peer, None] = dict.fromkeys(control.peers)

@@ -35,9 +35,9 @@ Examples:
 @timeout_option
 @click.pass_context
 def command(context: click.Context, names: tuple[str, ...], is_all: bool, rolling: bool, timeout_s: float) -> None:
-    """Restart instances of a running procman, and wait until they are up.
+    """Restart some of what runs, or start it again.
 
-    Also starts what was stopped, has failed, or has ended.
+    Also starts what was stopped, has failed, or has ended. Waits until all is up.
     """
     need_names(names, is_all, "restart")
     with control_of(context) as control:

@@ -26,7 +26,7 @@ Examples:
 @timeout_option
 @click.pass_context
 def command(context: click.Context, counts: tuple[str, ...], timeout_s: float) -> None:
-    """Start or stop instances until as many run as asked for.
+    """Change how many instances run.
 
     New ones get the next free numbers, with the ports and the environment that `start` would give them. What cannot be
     is refused as a whole.

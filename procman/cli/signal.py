@@ -24,9 +24,9 @@ Examples:
 @timeout_option
 @click.pass_context
 def command(context: click.Context, names: tuple[str, ...], signal: str, timeout_s: float) -> int:
-    """Send a signal to the programs of instances, not to a shell around them.
+    """Send a signal to some of what runs.
 
-    The exit code is 1 if one of them was not running.
+    It goes to the programs, not to a shell around them. The exit code is 1 if one of them was not running.
     """
     number = _number(signal)
     with control_of(context) as control:

@@ -22,9 +22,9 @@ Examples:
 @timeout_option
 @click.pass_context
 def command(context: click.Context, names: tuple[str, ...], is_all: bool, timeout_s: float) -> None:
-    """Stop instances of a running procman, and wait until nothing is left of them.
+    """Stop some of what runs.
 
-    The others run on: no stop on request ends the run. `procman quit` does.
+    Waits until nothing is left of it. The others run on, and so does procman: `procman quit` ends it.
     """
     need_names(names, is_all, "stop")
     with control_of(context) as control:
