@@ -1,4 +1,4 @@
-"""Does procman grow? 200 instances with restarts, kills, orphans and floods, for minutes.
+"""Does procman grow? 200 instances with restarts, kills, scaling, orphans and floods, for minutes.
 
     python benchmarks/soak.py [--minutes 10] [--instances 200]
 
@@ -15,6 +15,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,21 @@ def bother(supervisor: int, chance: random.Random) -> int:
     return 1
 
 
+def scale(folder: str, counts: dict[str, str]) -> int:
+    """Ask the running supervisor for more or fewer (docs/control-protocol.md); return 1 once it is done."""
+    path = next(Path(folder, ".procman").glob("*.sock"))
+    with socket.socket(socket.AF_UNIX) as client, client.makefile("r") as replies:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(json.dumps({"do": "scale", "counts": counts}).encode() + b"\n")
+        for line in replies:
+            if (reply := json.loads(line)).get("done"):
+                return 1
+            if "error" in reply:
+                raise RuntimeError(f"scale: {reply['error']}")
+    raise RuntimeError("scale: no reply")
+
+
 def left_behind(mark: str) -> list[str]:
     found = []
     for entry in os.listdir("/proc"):
@@ -195,12 +211,19 @@ def soak(minutes: float, instances: int, folder: str) -> dict[str, object]:
     chance = random.Random(1)
     began_s = time.monotonic()
     time.sleep(WARM_UP_S)
+    for change in ("+20", "-20"):  # what is loaded for the first request is no growth
+        scale(folder, {"idle": change})
     supervisor = min(children(manager.pid))
     before = settled(manager.pid, supervisor)
-    kills = 0
+    kills = scales = 0
     # One kill in five seconds: spread over all, nobody fails five times in a minute and is given up.
     while time.monotonic() - began_s < WARM_UP_S + minutes * 60:
         kills += bother(supervisor, chance)
+        sign = "-" if scales % 2 else "+"
+        scales += scale(folder, {"idle": f"{sign}20", "flood": f"{sign}2", "orphans": f"{sign}2"})
+        time.sleep(5)
+    if scales % 2:
+        scales += scale(folder, {"idle": "-20", "flood": "-2", "orphans": "-2"})
         time.sleep(5)
     after = settled(manager.pid, supervisor)
     manager.send_signal(signal.SIGTERM)
@@ -213,6 +236,7 @@ def soak(minutes: float, instances: int, folder: str) -> dict[str, object]:
         "after": after,
         "code": code,
         "kills": kills,
+        "scales": scales,
         "megabytes": reader.bytes >> 20,
         "counts": {name.decode(): count for name, count in reader.counts.items()},
         "broken": [line.decode("utf-8", "replace") for line in reader.broken],
@@ -255,7 +279,8 @@ def main() -> int:
     print(f"{'':20} {'start':>10} {'end':>10}")
     for name in before:
         print(f"{name:20} {before[name]:>10} {after[name]:>10}")
-    print(f"{result['counts']}, {result['kills']} killed by us, {result['megabytes']} MB read, exit {result['code']}")
+    print(f"{result['counts']}, killed by us {result['kills']} times and scaled {result['scales']} times")
+    print(f"{result['megabytes']} MB read, exit {result['code']}")
     found = complaints(result)
     for complaint in found:
         print(f"NOT GOOD: {complaint}")

@@ -15,6 +15,7 @@ from procman.process import Reaper
 
 KILL_WAIT_S = 2.0  # what is alive this long after SIGKILL is named as lost
 LEAST_GRACE_S = 0.1  # for one found after the grace time is over
+MAX_ROUNDS = 3  # of the ladder: some show only when others have ended, or were given up
 POLL_S = 0.05  # only where no SIGCHLD tells of an end: elsewhere than on Linux, or behind one that cannot die
 
 
@@ -33,6 +34,8 @@ class Leftovers:
         self._told: set[int] = set()
         self._given_up: set[int] = set()
         self._lost_groups: set[int] = set()  # killed as a group, and named
+        self._struck_s: dict[int, float] = {}  # monotonic time of the first SIGKILL to each
+        self._rounds = 0  # of the ladder
         self._is_killing = False
         self._on_end: Callable[[], None] = lambda: None
         self._timer: Timer | None = None
@@ -71,6 +74,7 @@ class Leftovers:
             if pid in self._given_up:
                 continue
             if self._is_killing:
+                self._struck_s.setdefault(pid, self._loop.now())
                 sweep.signal_pid(pid, signal.SIGKILL)
             else:
                 self._stop(pid)
@@ -94,12 +98,20 @@ class Leftovers:
         if not self._is_anything_left():
             self._finish()
             return
-        lost = [pid for pid in self._find(()) if pid not in self._given_up]
-        for name in map(sweep.describe, lost) if lost else ["a process that /proc does not show"]:
+        now_s = self._loop.now()
+        self._rounds += 1
+        is_last = self._rounds == MAX_ROUNDS
+        left = [pid for pid in self._find(()) if pid not in self._given_up]
+        # One that shows only now, for its parent has just ended, has had no time to end.
+        lost = [pid for pid in left if now_s - self._struck_s.get(pid, now_s) > KILL_WAIT_S / 2 or is_last]
+        names = list(map(sweep.describe, lost))
+        if not left:
+            names.append("a process that /proc does not show")
+        for name in names:
             self.lost.append(name)
             self._tell(f"could not be killed: {name} is still there")
         self._given_up.update(lost)
-        if lost and self._is_anything_left():  # who stood behind those: the ladder begins again
+        if left and not is_last and self._is_anything_left():  # also who stood behind those: the ladder begins again
             self._is_killing = False
             self._timer = self._loop.call_later(LEAST_GRACE_S, self.kill)
             self._poll()

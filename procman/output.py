@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from procman.events import Event, Output
 from procman.loop import Loop, Timer
@@ -24,10 +24,11 @@ STREAM_SILENCE_S = 1.0
 class Feed:
     """The output of one process: where it is read, and what of it waits for its newline."""
 
-    __slots__ = ("began_s", "fd", "held_bytes", "is_open", "is_pty", "last_s", "name", "pieces")
+    __slots__ = ("began_s", "fd", "held_bytes", "is_open", "is_pty", "last_s", "name", "pieces", "taps")
 
-    def __init__(self, name: str, fd: int, is_pty: bool) -> None:
+    def __init__(self, name: str, fd: int, is_pty: bool, taps: Sequence[Callable[[bytes], None]]) -> None:
         self.name = name
+        self.taps = taps  # who wants every byte at once: an attached terminal
         self.is_pty = is_pty
         self.fd = fd  # -1 after its end
         self.pieces: list[bytes] = []
@@ -69,9 +70,9 @@ class Multiplexer:
 
     # --- feeds ---
 
-    def add(self, name: str, fd: int, is_pty: bool = False) -> Feed:
-        """Read `fd`, which must not block, until its end."""
-        feed = Feed(name, fd, is_pty)
+    def add(self, name: str, fd: int, is_pty: bool = False, taps: Sequence[Callable[[bytes], None]] = ()) -> Feed:
+        """Read `fd`, which must not block, until its end. Each of `taps` is called with each chunk as it comes."""
+        feed = Feed(name, fd, is_pty, taps)
         self._loop.add_reader(fd, lambda: self._on_readable(feed))
         return feed
 
@@ -136,6 +137,8 @@ class Multiplexer:
         if not chunk:
             self.close(feed)
             return None
+        for tap in feed.taps:
+            tap(chunk)
         self._take(feed, chunk)
         return len(chunk)
 

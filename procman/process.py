@@ -167,7 +167,9 @@ def _set_size(fd: int, terminal: Terminal) -> None:
 
 
 def _spawn_error(spec: ProcessSpec, error: OSError) -> SpawnError:
-    hints = {
+    hints = dict.fromkeys(
+        (errno.ENOENT, errno.EACCES, errno.ENOEXEC), f"it is {spec.argv[0]} that cannot be executed"
+    ) | {
         errno.EMFILE: "raise the limit of open files (ulimit -n) or run fewer instances",
         errno.ENFILE: "the whole system has too many files open",
         errno.EAGAIN: "the limit of processes is reached (ulimit -u)",

@@ -30,6 +30,7 @@ from procman.spec import ProcessSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from procman.keyboard import Keyboard
     from procman.output import Feed, Multiplexer
 
 SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
@@ -55,6 +56,8 @@ class Instance:
         self.spawn_count = 0
         self.started_at = 0.0  # wall clock
         self.last_code: int | None = None  # of the last end
+        self.keyboard: Keyboard | None = None  # of the terminal of `process`, once somebody has typed
+        self.taps: list[Callable[[bytes], None]] = []  # who sees every byte of its output at once
 
     def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
         self.disarm()
@@ -106,6 +109,7 @@ class Supervisor:
         self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
         self._stop_s: float | None = None  # monotonic time at which the run's end began
         self._signal_s: float | None = None
+        self._is_quit = False  # and whether it was SIGQUIT
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
@@ -132,16 +136,18 @@ class Supervisor:
         self._end_if_over()
 
     def on_stop_signal(self, signum: int) -> None:
-        """SIGINT, SIGTERM, SIGHUP: stop the formation; a second one, later than an echo of the first, kills it."""
+        """SIGINT, SIGTERM, SIGHUP, SIGQUIT: stop the formation; a second one, later than an echo of the first, kills
+        it, and SIGQUIT behind another one at once."""
         now_s = self._loop.now()
         if self._signal_s is None:
             self._signal_s = now_s
+            self._is_quit = signum == signal.SIGQUIT
             if self._is_over:
                 return  # only the reader is waited for; the next one ends that too
             name = signal.Signals(signum).name
             self._notice(SYSTEM, f"{name} received, starting shutdown")
             self.stop(0, f"stopped by {name}")
-        elif now_s - self._signal_s >= SECOND_SIGNAL_S or signum == signal.SIGQUIT:
+        elif now_s - self._signal_s >= SECOND_SIGNAL_S or (signum == signal.SIGQUIT and not self._is_quit):
             self.kill()
 
     def stop(self, code: int, why: str) -> None:
@@ -154,7 +160,7 @@ class Supervisor:
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
         self._leftovers.stop(self._groups())
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
@@ -170,7 +176,7 @@ class Supervisor:
         self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
         self._end_if_over()
@@ -243,6 +249,8 @@ class Supervisor:
                 self.stop_instances([instance])
                 self._forget_if_removed(instance)
         for name, spec in wanted.items():
+            if self.is_ending:
+                return  # one of them could not start, and that was an end for all
             if name not in self.instances:
                 instance = self.instances[name] = Instance(spec)
                 self._alive.add(instance)
@@ -250,6 +258,23 @@ class Supervisor:
             elif self.instances[name].is_removed:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
+
+    def type_at(self, instance: Instance, keys: bytes) -> None:
+        """Type `keys` at the instance's terminal; nothing happens if it has none."""
+        from procman.keyboard import Keyboard
+
+        process, feed = instance.process, instance.feed
+        if process is None or feed is None or feed.fd < 0 or process.slave_fd < 0:
+            return
+        if instance.keyboard is None or instance.keyboard.process is not process:
+            instance.keyboard = Keyboard(self._loop, process, feed.fd)
+        instance.keyboard.type(keys)
+
+    def resize_one(self, instance: Instance, terminal: Terminal | None) -> None:
+        """Give the instance's terminal the size of who is attached; None: that of all others."""
+        size = terminal or self._terminal
+        if instance.process is not None and size is not None:
+            instance.process.resize(size)
 
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
@@ -331,7 +356,10 @@ class Supervisor:
     def _read_output(self, instance: Instance) -> None:
         if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:
             feed = self._multiplexer.add(
-                instance.spec.name, instance.process.output_fd, is_pty=instance.process.slave_fd >= 0
+                instance.spec.name,
+                instance.process.output_fd,
+                is_pty=instance.process.slave_fd >= 0,
+                taps=instance.taps,
             )
             instance.process.output_fd = -1
             # The feed before it is kept only as long as somebody who was left behind has its pipe open.

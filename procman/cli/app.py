@@ -57,6 +57,16 @@ class Finding(NamedTuple):
     is_lowered: bool  # it would stop the run but for `--lenient`
 
 
+def control_directory(context: click.Context) -> str:
+    """Return where the supervisors of the Procfile that the options name have their sockets; no file is read."""
+    from procman.control.directory import NAME
+
+    given = context.find_root().ensure_object(dict)
+    procfile = given.get("procfile") or ""
+    beside = os.path.dirname(procfile) if procfile not in ("", STDIN) else given.get("root") or ""
+    return os.path.join(_absolute(beside or "."), NAME)
+
+
 class App(NamedTuple):
     """What the files and options say, before any formation."""
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman import kernel, sweep
-from procman.cli.app import STDIN_NAME, App, enter, load_app, said_of_input
+from procman.cli.app import App, control_directory, enter, load_app, said_of_input
 from procman.cli.options import OfSetting, completing, flattened, input_options
 from procman.config import SETTINGS, Settings
-from procman.control.directory import Claim, directory_of
+from procman.control.directory import Claim
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
@@ -98,7 +98,7 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
     notes = said_of_input(app)
-    claim = _claim(app, counts, notes)
+    claim = _claim(control_directory(context), counts, notes)
     notes += [_formation_note(counts), *_port_notes(specs)]
     sink_fds = [_open_target(target) for target in options["sinks"]]
     enter(settings.root)
@@ -108,15 +108,14 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     return run_guarded(run.supervise, run.run_id)
 
 
-def _claim(app: App, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
+def _claim(directory: str, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
     """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already."""
-    path = app.settings.root if app.procfile.path == STDIN_NAME else app.procfile.path
     try:
-        claim = Claim(directory_of(path), os.getpid())
+        claim = Claim(directory, os.getpid())
         claim.take([name for name, count in counts.items() if count])
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        notes.append(f"no control from other terminals: {directory_of(path)}: {reason}")
+        notes.append(f"no control from other terminals: {directory}: {reason}")
         return None
     return claim
 

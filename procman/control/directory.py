@@ -13,11 +13,6 @@ NAME = ".procman"
 IGNORE_FILE = ".gitignore"
 
 
-def directory_of(procfile: str) -> str:
-    """Return the directory for the supervisors of the Procfile at this path; it may not exist."""
-    return os.path.join(os.path.dirname(os.path.abspath(procfile)), NAME)
-
-
 def sockets(directory: str) -> list[str]:
     """Return the paths of the sockets in `directory`, oldest first; whether anybody listens only connecting tells."""
     try:

@@ -53,8 +53,20 @@ def message_of(event: Event) -> Message:
     try:
         message["text"] = event.block.decode()
     except UnicodeDecodeError:
-        message["bytes"] = base64.b64encode(event.block).decode()
+        message["bytes"] = encoded_bytes(event.block)
     return message
+
+
+def encoded_bytes(block: bytes) -> str:
+    return base64.b64encode(block).decode()
+
+
+def decoded_bytes(text: object) -> bytes:
+    """Return the bytes behind `text`, base64. Raises ControlError."""
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except ValueError:
+        raise ControlError("not base64") from None
 
 
 def event_of(message: Message) -> Event | None:
@@ -72,4 +84,4 @@ def block_of(message: Message) -> bytes:
     """Return the bytes of an output message. Raises KeyError."""
     if "text" in message:
         return str(message["text"]).encode()
-    return base64.b64decode(message["bytes"])
+    return decoded_bytes(message["bytes"])

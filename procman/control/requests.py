@@ -6,15 +6,18 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from procman.control.protocol import Message
-from procman.control.server import Connection, Lost
+from procman.control.protocol import Message, decoded_bytes
+from procman.control.server import Connection, Lost, Raw
 from procman.errors import EXIT_KILLED, ControlError, UsageMistake, did_you_mean, quoted
 from procman.events import SYSTEM
 from procman.lifecycle import ENDED, State
+from procman.process import Terminal
 from procman.ring import Ring
 from procman.supervisor import Instance, Supervisor
 
 UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
+
+TAIL_BYTES = 4096  # of what was written before, for who attaches
 
 # Returns the last reply, or None as long as the client has to wait.
 Look = Callable[[], Message | None]
@@ -36,6 +39,7 @@ class Requests:
         self._scale = scale
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
+        self._attached: dict[Connection, Attachment] = {}
         self._handlers: dict[str, Callable[[Message, Connection], None]] = {
             "ps": self._ps,
             "stop": self._stop,
@@ -44,6 +48,7 @@ class Requests:
             "scale": self._on_scale,
             "signal": self._signal,
             "logs": self._logs,
+            "attach": self._attach,
             "quit": self._quit,
         }
 
@@ -58,11 +63,15 @@ class Requests:
         """Something has changed: answer those who waited for it."""
         for connection, look in list(self._waiting.items()):
             self._answer(connection, look)
+        for attachment in list(self._attached.values()):
+            attachment.look()
 
     def close(self) -> None:
         """The run has ended."""
         for connection in self._quitting:
             connection.end({"done": True, "code": self._supervisor.exit_code})
+        for connection in list(self._attached):
+            connection.end({"done": True})
 
     def _wait(self, connection: Connection, look: Look) -> None:
         self._waiting[connection] = look
@@ -203,13 +212,83 @@ class Requests:
         events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
         connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
         if request.get("follow"):
+            connection.send_events([{"event": "live"}])
             connection.wants = lambda name: not wanted or name in wanted or name.rpartition(".")[0] in wanted
         else:
             connection.end({"done": True})
 
+    def _attach(self, request: Message, connection: Connection) -> None:
+        instances = self._instances({"names": [request.get("name")]})
+        if len(instances) > 1:
+            names = ", ".join(instance.spec.name for instance in instances)
+            raise UsageMistake("only one can be attached", hint=f"choose one of {names}")
+        instance = instances[0]
+        if instance.process is not None and instance.process.slave_fd < 0:
+            raise ControlError(
+                f"{instance.spec.name} has no terminal", hint="run procman in a terminal, or with `start --pty`"
+            )
+        attachment = Attachment(self._supervisor, instance, connection, lambda: self._attached.pop(connection, None))
+        self._attached[connection] = attachment
+        attachment.begin(request, self._ring.tail(instance.spec.name, TAIL_BYTES))
+
     def _quit(self, request: Message, connection: Connection) -> None:
         self._quitting.append(connection)
         self._supervisor.stop(0, "stopped by procman quit")
+
+
+class Attachment:
+    """A client at the terminal of an instance."""
+
+    def __init__(
+        self, supervisor: Supervisor, instance: Instance, connection: Connection, on_end: Callable[[], object]
+    ) -> None:
+        self._supervisor = supervisor
+        self._instance = instance
+        self._connection = connection
+        self._on_end = on_end
+        self._size: Terminal | None = None
+        self._spawn_count = instance.spawn_count
+
+    def begin(self, request: Message, tail: bytes) -> None:
+        """Show what was written last, and pass bytes both ways."""
+        self._connection.send({"attached": self._instance.spec.name})
+        feed = self._instance.feed
+        self._tap(tail + (b"".join(feed.pieces) if feed else b""))
+        self._resize(request)
+        self._instance.taps.append(self._tap)
+        self._connection.on_message = self._on_message
+        self._connection.on_close = self._end
+
+    def look(self) -> None:
+        """Tell of a new process, or of the end of the last one."""
+        if self._instance.is_removed and self._instance.state in ENDED:
+            self._connection.end({"done": True})
+        elif self._instance.spawn_count != self._spawn_count:
+            self._spawn_count = self._instance.spawn_count
+            self._connection.send_events([{"attached": self._instance.spec.name}])
+            self._supervisor.resize_one(self._instance, self._size)
+
+    def _tap(self, chunk: bytes) -> None:
+        self._connection.follow(Raw(self._instance.spec.name, chunk))
+
+    def _on_message(self, message: Message) -> None:
+        if "keys" in message:
+            self._supervisor.type_at(self._instance, decoded_bytes(message["keys"]))
+        elif message.get("detach"):
+            self._connection.end({"done": True})
+        else:
+            self._resize(message)
+
+    def _resize(self, message: Message) -> None:
+        rows, columns = message.get("rows"), message.get("columns")
+        if type(rows) is int and type(columns) is int and 0 < rows < 65536 and 0 < columns < 65536:
+            self._size = Terminal(rows, columns)
+            self._supervisor.resize_one(self._instance, self._size)
+
+    def _end(self) -> None:
+        self._on_end()
+        self._instance.taps.remove(self._tap)
+        self._supervisor.resize_one(self._instance, None)
 
 
 def record_of(instance: Instance) -> Message:

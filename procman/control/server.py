@@ -40,6 +40,17 @@ class Lost(NamedTuple):
     lost_bytes: int
 
 
+class Raw(NamedTuple):
+    """Bytes of an instance as they came, for who is attached to its terminal."""
+
+    name: str
+    block: bytes
+
+
+# What can be told to a client.
+Told = Event | Lost | Raw | Message
+
+
 class Connection:
     """One client: its request, and the replies. What is to be told is encoded only as fast as the client reads."""
 
@@ -53,7 +64,7 @@ class Connection:
         self._server = server
         self._received = b""
         self._has_asked = False
-        self._events: deque[Event | Lost] = deque()
+        self._events: deque[Told] = deque()
         self._held_bytes = 0  # of output among them
         self._last: Message | None = None  # goes out when no event is left
         self._is_over = False
@@ -68,12 +79,12 @@ class Connection:
 
         self._stream.write(encode(message))
 
-    def send_events(self, events: Iterable[Event | Lost]) -> None:
+    def send_events(self, events: Iterable[Told]) -> None:
         """Tell all of `events`, however slow the client is."""
         self._events.extend(events)
         self._pump()
 
-    def follow(self, event: Event) -> None:
+    def follow(self, event: Event | Raw) -> None:
         """Tell an event that happens now, or count what it tells as lost if the client is slow."""
         size = _size_of(event)
         if size and self._held_bytes + size > HELD_BYTES:
@@ -100,17 +111,21 @@ class Connection:
 
     def _pump(self) -> None:
         """Encode a piece of what waits; the rest in later turns, for others want the loop, too."""
-        from procman.control.protocol import message_of
+        from procman.control.protocol import encoded_bytes, message_of
 
         room = PIECE_BYTES
         while self._events and room > 0 and not self._stream.is_full:
             event = self._events.popleft()
-            if isinstance(event, Lost):
+            size = _size_of(event)
+            self._held_bytes = max(0, self._held_bytes - size)
+            room -= size + 1000
+            if isinstance(event, dict):
+                self.send(event)
+            elif isinstance(event, Lost):
                 self.send({"event": "lost", **event._asdict()})
+            elif isinstance(event, Raw):
+                self.send({"bytes": encoded_bytes(event.block)})
             else:
-                size = _size_of(event)
-                self._held_bytes = max(0, self._held_bytes - size)
-                room -= size + 1000
                 self.send(message_of(event))
         if self._last is not None and not self._events:
             self.send(self._last)
@@ -175,8 +190,8 @@ class Connection:
                 self.on_close()
 
 
-def _size_of(event: Event) -> int:
-    return len(event.block) if isinstance(event, Output) else 0
+def _size_of(event: Told) -> int:
+    return len(event.block) if isinstance(event, (Output, Raw)) else 0
 
 
 class Server:

@@ -77,6 +77,19 @@ def resident_bytes(pid: int) -> int:
     return int(stat_of(pid)[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_bytes(pid: int) -> int:
+    """Return the most memory it ever had resident, since `forget_peak`."""
+    found = re.search(rb"VmHWM:\s+(\d+) kB", read_proc(f"/proc/{pid}/status"))
+    assert found
+    return int(found[1]) << 10
+
+
+def forget_peak(pid: int) -> int:
+    """Begin to measure the peak anew (proc(5), clear_refs); return what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_bytes(pid)
+
+
 def cpu_ticks(pid: int) -> int:
     stat = stat_of(pid)
     return int(stat[11]) + int(stat[12])
@@ -88,6 +101,19 @@ def wait_until(is_true: Callable[[], bool], what: str) -> None:
     while not is_true():
         assert time.monotonic() < deadline, f"not within {CEILING_S:g} s: {what}"
         select.select([], [], [], 0.002)
+
+
+def wait_until_idle(pid: int) -> None:
+    """Wait until a process does nothing any more: it read nothing and took no turn while we looked a hundred times."""
+    seen: list[bytes] = []
+
+    def is_idle() -> bool:
+        status = read_proc(f"/proc/{pid}/status").partition(b"voluntary_ctxt_switches")[2]
+        now = status + read_proc(f"/proc/{pid}/io") + stat_of(pid)[0].encode()
+        seen[:] = [*seen[-99:], now]
+        return len(seen) == 100 and len(set(seen)) == 1
+
+    wait_until(is_idle, f"an idle {pid}")
 
 
 def wait_for_end(*pids: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -191,6 +192,21 @@ def test_command_that_cannot_run(app: App, command: str, code: int) -> None:
     assert len(run.output_of("web.1")) == 1  # the shell's own words
     assert run.err == b""
     assert last_word(run) == f"web.1 exited with code {code}; nothing is left running"
+
+
+@pytest.mark.skipif(not (IS_ROOT and can("unshare", "-m", "true")), reason="no mount namespaces here")
+@pytest.mark.parametrize(("over", "code"), [("plain.txt", 126), ("bad-interpreter", 127)])
+def test_system_without_a_shell(app: App, over: str, code: int) -> None:
+    """The kernel refuses even /bin/sh: told by procman itself, with the codes of a shell."""
+    app("web: exec sleep 1000\nother: exec sleep 1000")
+    app.write("plain.txt", "hello\n")
+    app.write("bad-interpreter", "#!/no/such/interpreter\n", mode=0o755)
+    argv = shell_start(app, f"mount --bind {over} /bin/sh", "--no-timestamp", "--no-port")
+    run = app.spawn(["unshare", "-m", *argv])
+    assert_end(app, run, code)
+    lines = [line for line in run.lines if "cannot start" in line]
+    reason = os.strerror(errno.EACCES if code == 126 else errno.ENOENT).lower()
+    assert lines == [f"web.1   | Procfile:1: web.1 cannot start: {reason} — it is /bin/sh that cannot be executed"]
 
 
 def test_too_many_open_files(app: App) -> None:

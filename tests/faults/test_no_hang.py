@@ -29,6 +29,7 @@ from tests.faults.helpers import (
     stat_of,
     wait_for_end,
     wait_until,
+    wait_until_idle,
 )
 from tests.support.app import App, Run
 
@@ -274,13 +275,15 @@ def test_blocked_stdout_holds_the_children_back(app: App, deaf: Deaf) -> None:
     deaf.started()
     assert beat.receive() == "beat"
     supervisor = guard_and_supervisor(run)[1]
+    before = resident_bytes(supervisor)
     gate.send("a\n")
     gate.send("b\n")
     (app.root / "again").write_text("go\n")
     assert beat.receive() == "beat"  # it was restarted, a second later, and nobody reads
-    before = resident_bytes(supervisor)
     assert clock.receive() == "over"
+    wait_until_idle(supervisor)
     assert resident_bytes(supervisor) - before < 4 << 20
+    assert any("spout.py" in words for words in alive(app).values()), "the flood is not held back"
     ticks = cpu_ticks(supervisor)
     (app.root / "again").write_text("go\n")
     assert beat.receive() == "beat"
@@ -308,8 +311,9 @@ def test_memory_is_bounded_from_the_start(app: App, deaf: Deaf) -> None:
     for gate in gates:
         gate.send()
     wait_until(lambda: resident_bytes(supervisor) > before + (1 << 20), "a full queue")
-    wait_until(lambda: stat_of(supervisor)[0] == "S", "rest")
+    wait_until_idle(supervisor)
     assert resident_bytes(supervisor) - before < 4 << 20
+    assert sum("spout.py" in words for words in alive(app).values()) == 4, "the floods are not held back"
     run.signal(signal.SIGTERM)
     deaf.listen(run)
     assert run.wait() == 0

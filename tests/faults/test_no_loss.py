@@ -7,10 +7,22 @@ import signal
 
 import pytest
 
-from tests.faults.helpers import alive, assert_numbered, child, no_traceback, payload, start_argv, start_at_terminal
+from tests.faults.helpers import (
+    alive,
+    assert_numbered,
+    child,
+    forget_peak,
+    guard_and_supervisor,
+    no_traceback,
+    payload,
+    peak_bytes,
+    start_argv,
+    start_at_terminal,
+)
 from tests.support.app import App, Run
 
 LINES = 20_000
+HUGE = 30_000_000
 WAYS = {"pipe": "--no-pty", "pty": "--pty"}
 each_way = pytest.mark.parametrize("way", WAYS)
 
@@ -164,6 +176,23 @@ def test_ten_megabytes_in_one_line(app: App, way: str, ends: str) -> None:
         assert len(seen) == size + 1
         assert seen == name.encode() * size + b"\n"
     assert_numbered(payload(run, "lines.1"), LINES)
+
+
+@each_way
+def test_memory_is_bounded_whatever_the_length_of_a_line(app: App, way: str) -> None:
+    """30 MB without a newline, of a process that lives on: shown as they come, never kept."""
+    gate = app.fifo()
+    app(f"a: read x < {gate}; head -c {HUGE} /dev/zero | tr '\\0' a; read x < {gate}\nb: exec sleep 1000")
+    run = app.spawn(start_argv(app, "--no-timestamp", WAYS[way]))
+    run.wait_line(r"^b\.1 .*started with pid")
+    supervisor = guard_and_supervisor(run)[1]
+    before = forget_peak(supervisor)
+    gate.send()
+    run.wait_until(lambda: run.out_bytes > HUGE, "all of it")
+    assert peak_bytes(supervisor) - before < 8 << 20
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert payload(run, "a.1") == b"a" * HUGE + b"\n"
 
 
 @each_way

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.conftest import Deaf
 from tests.faults.helpers import (
+    IS_ROOT,
     UNSHARE,
     alive,
     can,
@@ -141,6 +142,25 @@ def test_interrupt_typed_at_the_terminal(app: App, kind: str) -> None:
     assert_nothing_left(app, run)
     assert_says_so(run, [kind], "stopped by SIGINT")
     assert code == (1 if kind in MUST_BE_KILLED else 0)
+
+
+def test_quit_typed_at_the_terminal_is_one_signal(app: App) -> None:
+    """Both halves hear it, and the guard passes it on: an echo. Typed behind Ctrl-C it kills at once."""
+    ready = app.fifo("ready")
+    app(f"web: trap 'echo bye; exit 0' TERM; echo up > {ready}; while :; do sleep 60 & wait; done")
+    run = app.start("-t", "60", size=(24, 80))
+    assert ready.receive() == "up"
+    run.type("\x1c")
+    assert run.wait() == 0, run.failure("")
+    assert run.output_of("web.1") == ["bye"]
+    app(f"web: {child(app, 'kind', 'ignore', ready.path)}")
+    run = app.start("-t", "60", size=(24, 80))
+    assert ready.receive() == "ignore"
+    run.type("\x03")
+    run.wait_for("stopping", "web.1")
+    run.type("\x1c")
+    assert run.wait() == 1
+    assert_nothing_left(app, run)
 
 
 def test_second_signal_kills_at_once(app: App) -> None:
@@ -359,6 +379,26 @@ def test_first_of_a_pid_namespace_killed(app: App, view: str, victim: str) -> No
 @pytest.mark.parametrize("view", PID_NAMESPACE)
 def test_first_of_a_pid_namespace_reaps_orphans(app: App, view: str) -> None:
     assert_reaps_orphans(app, list(PID_NAMESPACE[view]))
+
+
+@needs_namespaces
+@pytest.mark.skipif(not IS_ROOT, reason="only root mounts here")
+@pytest.mark.parametrize("kind", ["plain", "daemon", "stubborn"])
+@pytest.mark.parametrize("ending", ["SIGTERM", "supervisor killed"])
+def test_first_of_a_pid_namespace_without_any_proc(app: App, kind: str, ending: str) -> None:
+    """Who left its group cannot be told by name; the kernel says that somebody is left, and ends them with us."""
+    hide = ["/bin/sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"]
+    run, _ = started(app, [kind], argv=[*UNSHARE, "-pfm", *hide])
+    guard, supervisor = guard_and_supervisor(run, is_inside=True)
+    os.kill(*((guard, signal.SIGTERM) if ending == "SIGTERM" else (supervisor, signal.SIGKILL)))
+    code = run.wait()
+    assert_nothing_left(app, run)
+    if ending == "SIGTERM":
+        assert code == (0 if kind == "plain" else 1), run.failure("")
+        assert last_word(run).endswith(NOTHING) == (kind == "plain")
+    else:
+        assert code == 70
+    no_traceback(run)
 
 
 def test_orphans_are_reaped(app: App) -> None:

@@ -247,6 +247,10 @@ class Run:
             return bytes(self._out)
 
     @property
+    def out_bytes(self) -> int:
+        return len(self._out)
+
+    @property
     def text(self) -> str:
         return self.out.decode("utf-8", "surrogateescape")
 

@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "procman"
 # The floors of the architecture. A room may import the rooms named, and `errors`.
 FLOOR_0_TO_2 = (
     "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
-    "kernel loop process output ring probes services watch guard sweep sinks"
+    "kernel loop process keyboard output ring probes services watch guard sweep sinks"
 )
 ROOMS = {
     "__init__": "",
@@ -38,6 +38,7 @@ ROOMS = {
     "readiness": "",
     "loop": "",
     "process": "spec loop",
+    "keyboard": "loop process",
     "output": "events loop",
     "probes": "loop process readiness",
     "services": "loop readiness",
@@ -59,7 +60,7 @@ ROOMS = {
     "control/protocol": "events",
     "control/directory": "",
     "control/server": "__init__ control/directory control/protocol control/requests events loop sinks/stream",
-    "control/requests": "control/protocol control/server events lifecycle ring supervisor",
+    "control/requests": "control/protocol control/server events lifecycle process ring supervisor",
     "control/client": "control/directory control/protocol",
     "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
     "tui": "control/client control/protocol",

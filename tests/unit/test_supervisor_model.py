@@ -166,11 +166,11 @@ class MadeUpReaper(Reaper):
         return bool(self.world.children())
 
 
-def spec(name: str, restart: RestartPolicy, on_exit: str) -> ProcessSpec:
+def spec(name: str, restart: RestartPolicy, on_exit: str, instance: int = 1) -> ProcessSpec:
     return ProcessSpec(
-        name=f"{name}.1",
+        name=f"{name}.{instance}",
         process_type=name,
-        instance=1,
+        instance=instance,
         type_index=0,
         command="",
         argv=("/bin/sh", "-c", ""),
@@ -192,7 +192,13 @@ SPECS = [
     spec("task", RestartPolicy(NEVER), "fail"),
     spec("last", RestartPolicy(ON_FAILURE), "stop"),
 ]
+MORE = [
+    spec("web", RestartPolicy(ALWAYS), "ignore", 2),
+    spec("worker", RestartPolicy(ON_FAILURE), "ignore", 2),
+    spec("last", RestartPolicy(ON_FAILURE), "stop", 2),
+]
 NAMES = [one.name for one in SPECS]
+ALL_NAMES = [*NAMES, *(one.name for one in MORE)]
 
 
 class SupervisorModel(RuleBasedStateMachine):
@@ -248,8 +254,8 @@ class SupervisorModel(RuleBasedStateMachine):
     def on_end(self) -> None:
         self.ends += 1
 
-    def instance(self, name: str) -> Instance:
-        return next(one for one in self.supervisor.instances.values() if one.spec.name == name)
+    def instance(self, name: str) -> Instance | None:
+        return self.supervisor.instances.get(name)
 
     @property
     def is_stopping(self) -> bool:
@@ -261,6 +267,8 @@ class SupervisorModel(RuleBasedStateMachine):
     def wish(self, name: str, wish: Input) -> None:
         counted.steps += 1
         instance = self.instance(name)
+        if instance is None:
+            return  # scaled away
         before = instance.state
         fails = self.world.fails
         was_stopping = self.is_stopping
@@ -279,6 +287,40 @@ class SupervisorModel(RuleBasedStateMachine):
             assert instance.state is State.READY
         if before is State.BACKOFF and wish is Input.STOP:
             assert instance.state is State.EXITED
+
+    @rule(names=st.lists(st.sampled_from(ALL_NAMES), max_size=4), wish=st.sampled_from(["start", "stop", "restart"]))
+    def asks_for_some(self, names: list[str], wish: str) -> None:
+        """What a client of the control socket may ask for."""
+        counted.steps += 1
+        found = [one for name in dict.fromkeys(names) if (one := self.instance(name)) is not None]
+        for one in found:
+            if wish == "stop":
+                self.asked_back.discard(one.spec.name)
+            elif one.state is State.STOPPING or (one.state is State.READY and wish == "restart"):
+                self.asked_back.add(one.spec.name)
+        getattr(self.supervisor, f"{wish}_instances")(found)
+        if wish == "stop" and not self.is_stopping:
+            assert all(one.state in (State.STOPPING, State.EXITED, State.FAILED, State.LOST) for one in found)
+
+    @rule(specs=st.lists(st.sampled_from([*SPECS, *MORE]), unique_by=lambda one: one.name))
+    @precondition(lambda self: not self.is_stopping)
+    def scales(self, specs: list[ProcessSpec]) -> None:
+        counted.steps += 1
+        if not self.random_chance(3):
+            return
+        before = {name: one.state for name, one in self.supervisor.instances.items() if not one.is_removed}
+        wanted = {one.name for one in specs}
+        self.asked_back -= set(self.supervisor.instances) - wanted
+        self.supervisor.scale(specs, None)
+        if self.is_stopping:
+            return  # a spawn that failed was an end for all
+        for name, one in self.supervisor.instances.items():
+            if name not in wanted:
+                assert one.is_removed
+                assert one.state in (State.STOPPING, State.LOST), f"{name} is not wanted, and {one.state}"
+            elif name in before:
+                assert one.state is before[name], "who stays is left alone"
+        assert wanted <= set(self.supervisor.instances)
 
     @rule()
     @precondition(lambda self: not self.stop_asked and self.ends == 0)
@@ -433,13 +475,18 @@ class SupervisorModel(RuleBasedStateMachine):
     def who_was_asked_comes_back(self) -> None:
         if hasattr(self, "supervisor") and not self.is_stopping:
             for name in self.asked_back:
-                assert self.instance(name).state in (State.STOPPING, State.LOST), f"{name} should have come back"
+                one = self.instance(name)
+                assert one is not None, f"{name} should have come back, and is forgotten"
+                assert one.state in (State.STOPPING, State.LOST), f"{name} should have come back"
 
     @invariant()
     def run_ends_when_nothing_is_left(self) -> None:
         if not hasattr(self, "supervisor") or self.ends:
             return
-        if all(one.state in (State.EXITED, State.FAILED, State.LOST) for one in self.supervisor.instances.values()):
+        instances = self.supervisor.instances.values()
+        if not self.is_stopping and (not instances or any(one.is_held for one in instances)):
+            return  # the user has stopped them, and may want them back
+        if all(one.state in (State.EXITED, State.FAILED, State.LOST) for one in instances):
             assert self.is_stopping, "nothing is left to run, and the run goes on"
             assert self.supervisor._leftovers.is_ending, "nobody ends what is left"
 
@@ -466,7 +513,7 @@ class SupervisorModel(RuleBasedStateMachine):
             if not self.ends:
                 self.loop.pass_time(0.25)
             took_s = self.loop.clock.now_s - began_s
-            assert took_s < GRACE_S + 2 * KILL_WAIT_S + 3, f"it hangs: {self.states()} {self.world.procs}"
+            assert took_s < GRACE_S + 4 * KILL_WAIT_S + 1, f"it hangs: {self.states()} {self.world.procs}"
         assert self.ends == 1
         left = self.world.living()
         # One that was frozen until the run had given it up has its SIGKILL, and dies of it as soon as it is scheduled.
@@ -481,12 +528,13 @@ class SupervisorModel(RuleBasedStateMachine):
         self.says_what_happened()
 
     def says_what_happened(self) -> None:
-        for name in NAMES:
+        for name in ALL_NAMES:
             own = [e for e in self.events if e.name == name]
             starts = sum(isinstance(e, Started) for e in own)
             ends = sum(isinstance(e, Exited) for e in own)
             assert ends <= starts <= ends + 1
-            assert starts == ends or self.instance(name).state is State.LOST
+            one = self.instance(name)
+            assert starts == ends or (one is not None and one.state is State.LOST)
             delays = [e.delay_s for e in own if isinstance(e, Restarting)]
             assert all(1 <= delay <= 30 for delay in delays)
             assert name not in ("job.1", "task.1") or not (delays or any(isinstance(e, GaveUp) for e in own))
