@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from procman.errors import (
     NOTE,
@@ -22,6 +22,7 @@ from procman.errors import (
     quoted,
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
+from procman.records import NamedTuple
 
 DEFAULT = "default"
 """The origin of a value that nobody gave."""

@@ -6,7 +6,8 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from procman.records import NamedTuple
 
 
 class SourceRef(NamedTuple):

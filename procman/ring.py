@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import NamedTuple
 
 from procman.events import Event, Output
+from procman.records import NamedTuple
 
 INSTANCE_BYTES = 64 * 1024
 TOTAL_BYTES = 16 * 1024 * 1024

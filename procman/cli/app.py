@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from procman.config import DEFAULT, SETTINGS, Settings, SettingsFile, name_problems, resolve_settings, with_dotenv
 from procman.errors import (
@@ -27,6 +27,7 @@ from procman.errors import (
     refused,
 )
 from procman.procfile import Procfile, parse_procfile
+from procman.records import NamedTuple
 
 if TYPE_CHECKING:
     import click

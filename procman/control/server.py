@@ -11,13 +11,14 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from procman import __version__
 from procman.control.directory import Claim, inside
 from procman.errors import ControlError, ProcmanError
 from procman.events import Event, Output
 from procman.loop import Loop
+from procman.records import NamedTuple
 from procman.sinks.stream import Stream
 
 if TYPE_CHECKING:

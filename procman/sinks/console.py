@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
 from procman.kernel import signal_name
+from procman.records import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
