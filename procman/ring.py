@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from procman.events import Event, Output
 
-INSTANCE_BYTES = 64 * 1024
-TOTAL_BYTES = 16 * 1024 * 1024
 EVENT_BYTES = 100  # what an event that is no output counts for
 
 
@@ -34,7 +32,7 @@ class _Shelf:
 class Ring:
     """Keeps the last `instance_bytes` of each instance, and no more than `total_bytes` of all together."""
 
-    def __init__(self, instance_bytes: int = INSTANCE_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+    def __init__(self, instance_bytes: int, total_bytes: int) -> None:
         self._instance_bytes = instance_bytes
         self._total_bytes = total_bytes
         self._limit_bytes = instance_bytes
