@@ -27,11 +27,11 @@ class Client:
 
     def __init__(self, app: App) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(CEILING_S)
         folder = os.open(app.root / ".procman", os.O_RDONLY)
         name = next(name for name in os.listdir(folder) if name.endswith(".sock"))
         self.socket.connect(f"/proc/self/fd/{folder}/{name}")  # an address has 108 bytes (unix(7))
         os.close(folder)
+        self.socket.settimeout(CEILING_S)  # not before: one that does not block is told when the queue is full
         self._lines = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
