@@ -234,7 +234,7 @@ def _read_other(data: bytes, path: str, encoding: str, hint: str) -> tuple[str, 
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line, column = place_in(data[: error.start].decode("latin-1"))  # some codecs know no "replace"
-        return "", [Problem(REFUSED, f"not {encoding}", SourceRef(path, line, column), hint)]
+        return "", [Problem(REFUSED, f"not {quoted(encoding)[1:-1]}", SourceRef(path, line, column), hint)]
     except (LookupError, ValueError):  # a NUL in the name is a ValueError, and so is what odd codecs raise
         return "", [Problem(REFUSED, f"{quoted(encoding)} is no encoding of text", SourceRef(path), hint)]
     return _without_damage(text.lstrip("\ufeff"), path, hint)

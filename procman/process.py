@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SpawnError
-from procman.spec import ProcessSpec, encoded, os_bytes
+from procman.spec import ProcessSpec, os_bytes
 
 # CPython ignores these two, and an ignored signal stays ignored across execve (signal(7)): children get the default.
 _IGNORED_BY_PYTHON = tuple(
@@ -71,7 +71,7 @@ class Process:
 
 def spawn(
     spec: ProcessSpec,
-    env: Mapping[str, str],
+    env: Mapping[bytes, bytes],
     terminal: Terminal | None,
     started_s: float,
     file_limit: int | None = None,
@@ -102,7 +102,7 @@ def spawn(
         pid = os.posix_spawn(
             spec.argv[0],
             [os_bytes(word) for word in _prepared(spec, file_limit, ignored)],
-            encoded(env),
+            env,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, child_fd, child_fd))],
             setsid=True,
             setsigmask=(),

@@ -33,7 +33,8 @@ class ProcessSpec(NamedTuple):
     type_index: int  # position of the type in the Procfile, from 0: its colour and its ports
     command: str  # as the Procfile says it
     argv: tuple[str, ...]  # ("/bin/sh", "-c", "exec gunicorn app")
-    env: Mapping[str, str]  # overlay on the inherited environment: .env files in order, then PORT and PS
+    shared_env: Mapping[str, str]  # of all instances, one object: ports of the types, then .env files in order
+    own_env: Mapping[str, str]  # of this one, over that: what its section says, then PORT and PS
     cwd: str  # absolute
     port: int | None
     stop_signal: int
@@ -41,6 +42,11 @@ class ProcessSpec(NamedTuple):
     restart: RestartPolicy
     on_exit: str  # "stop", "fail" or "ignore": what its end means for the run
     source: SourceRef  # Procfile:3, for messages
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The overlay on the inherited environment."""
+        return {**self.shared_env, **self.own_env}
 
 
 def resolve(
@@ -142,7 +148,8 @@ def _spec(
         type_index=index,
         command=entry.command,
         argv=shell_argv(entry.command),
-        env={**env, **(own.env if own else {}), **identity(shown, instance, port, settings.root)},
+        shared_env=env,
+        own_env={**(own.env if own else {}), **identity(shown, instance, port, settings.root)},
         cwd=settings.root,
         port=port,
         stop_signal=signal.SIGTERM if own is None or own.stop_signal is None else own.stop_signal,
@@ -154,9 +161,12 @@ def _spec(
 
 
 def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) -> str:
-    if name in settings.restart or "all" in settings.restart:
+    section = None if own is None else own.restart
+    # Of one file, what it says of this type counts before what it says of all; an option or variable beats both.
+    is_of_file = not settings.origin("restart").startswith(("-", "PROCMAN_"))
+    if name in settings.restart or ("all" in settings.restart and not (section and is_of_file)):
         return ALWAYS
-    return NEVER if own is None or own.restart is None else own.restart
+    return section or NEVER
 
 
 def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:

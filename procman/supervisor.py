@@ -26,7 +26,7 @@ from procman.process import (
     stop_group,
 )
 from procman.restart import History, decide, stays_down
-from procman.spec import ProcessSpec
+from procman.spec import ProcessSpec, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
@@ -94,6 +94,8 @@ class Supervisor:
         self._alive = set(self.instances.values())  # those whose state is not an end
         self._env = env
         self._mark = {"PROCMAN_RUN": run_id}
+        self._shared_env: Mapping[str, str] | None = None
+        self._base_env: dict[bytes, bytes] = {}
         self._terminal = terminal
         self._file_limit = file_limit
         self._ignored = ignored_by_caller()
@@ -334,7 +336,7 @@ class Supervisor:
         instance.strays.clear()
         spec = instance.spec
         try:
-            env = {**self._env, **spec.env, **self._mark}
+            env = self._environment(spec)
             process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
@@ -352,6 +354,13 @@ class Supervisor:
             self._notice(spec.name, "no terminal is left on this system, so it got a pipe")
         self._read_output(instance)
         self._apply(instance, Input.IS_READY)
+
+    def _environment(self, spec: ProcessSpec) -> dict[bytes, bytes]:
+        """Return the whole environment of an instance. What all share is put together once: it names all types."""
+        if self._shared_env is not spec.shared_env:
+            self._shared_env = spec.shared_env
+            self._base_env = encoded({**self._env, **spec.shared_env, **self._mark})
+        return {**self._base_env, **encoded(spec.own_env)}
 
     def _read_output(self, instance: Instance) -> None:
         if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:

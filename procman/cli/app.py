@@ -22,6 +22,7 @@ from procman.errors import (
     ProcmanError,
     SourceRef,
     UsageMistake,
+    capped,
     judged,
     refused,
 )
@@ -134,7 +135,7 @@ def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -
     procfile = reading.procfile(settings)
     # Of a Procfile that cannot be read it is not known which types it has.
     if procfile.types and not refused(procfile.problems, given.get("lenient", False)):
-        for problem in name_problems(settings, [entry.name for entry in procfile.types]):
+        for problem in capped(name_problems(settings, [entry.name for entry in procfile.types]), "settings"):
             reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
     findings = _judged(reading.problems, given.get("lenient", False), given.get("strict", False))
     return App(

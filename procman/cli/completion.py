@@ -112,6 +112,11 @@ def _counts(context: click.Context, param: click.Parameter, incomplete: str) -> 
             yield from _matching([_open(f"{listed}{name}=")], incomplete)
 
 
+def _type_counts(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Words like `web=2`."""
+    yield from (item for item in _words(context, param, incomplete) if item.type == "open" and item.value != f"{ALL}=")
+
+
 def _list(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """A list like `web,worker`."""
     listed, _ = _split(incomplete)
@@ -172,6 +177,7 @@ def _sink(context: click.Context, param: click.Parameter, incomplete: str) -> It
 _KINDS: dict[str, Callable[[click.Context, click.Parameter, str], Items]] = {
     "names": _words,
     "formation": _counts,
+    "scale": _type_counts,
     "can_die": _list,
     "quiet": _list,
     "restart": _list_or_all,

@@ -29,6 +29,7 @@ Examples:
   procman env web.2 --origin            what the second web gets, and from where
   procman env --no-caller               only what procman and .env add to your environment
   procman env web --show-secrets --json | jq -r .DATABASE_URL
+  set -a; eval "$(procman env web --no-caller --show-secrets)"; set +a
 """,
 )
 @input_options
@@ -41,9 +42,10 @@ Examples:
 def command(
     context: click.Context, instance: str | None, has_origin: bool, show_secrets: bool, is_json: bool, no_caller: bool
 ) -> None:
-    """Print the environment of an instance, sorted, as a shell reads it.
+    """Print the environment of an instance such as web.2, sorted, as a shell reads it.
 
-    A value that is hidden, or a name that no shell can read, stands in a comment.
+    Without one it is what `procman run COMMAND` gives a command. A value that is hidden, or a name that no shell can
+    read, stands in a comment.
     """
     from procman.origins import CALLER, origins
 

@@ -21,6 +21,13 @@ COMMANDS = {
     "run": "procman.cli.run",
     "check": "procman.cli.check",
     "env": "procman.cli.env",
+    "ps": "procman.cli.ps",
+    "logs": "procman.cli.logs",
+    "stop": "procman.cli.stop",
+    "restart": "procman.cli.restart",
+    "scale": "procman.cli.scale",
+    "signal": "procman.cli.signal",
+    "quit": "procman.cli.quit",
     "completion": "procman.cli.completion",
     "version": "procman.cli.version",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -38,6 +39,17 @@ def completing(kind: str) -> Callable[[click.Context, click.Parameter, str], lis
         return completion.complete(kind, context, param, incomplete)
 
     return complete
+
+
+def wants_colour(choice: str, is_terminal: bool) -> bool:
+    """Tell whether to colour what is written: `choice` is always, never or auto."""
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
+        return True
+    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def flattened(context: click.Context, parameter: click.Parameter, groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
@@ -83,9 +95,27 @@ INPUT_OPTIONS = (
 )
 
 
+PROCFILE_WITHOUT_F = click.option(
+    "--procfile", metavar="FILE", shell_complete=completing("file"), help="The Procfile; -f before the command's name."
+)
+
+
 def input_options(function: Function) -> Function:
     """Add the options that say what to read; given before and after the command's name, the later one counts."""
+    return _collected(function, INPUT_OPTIONS)
 
+
+def place_options(function: Function) -> Function:
+    """Add those of `input_options` that say where a run is, for commands that read no file."""
+    return _collected(function, INPUT_OPTIONS[:2])
+
+
+def place_options_without_f(function: Function) -> Function:
+    """Add the same for a command in which `-f` means something else; before the command's name it is the Procfile."""
+    return _collected(function, (PROCFILE_WITHOUT_F, INPUT_OPTIONS[1]))
+
+
+def _collected(function: Function, options: Sequence[Callable[[Any], Any]]) -> Function:
     def collect(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
         given = context.find_root().ensure_object(dict)
@@ -100,7 +130,7 @@ def input_options(function: Function) -> Function:
     collect.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     own = len(collect.__click_params__)  # type: ignore[attr-defined]
     decorated: Any = collect
-    for option in reversed(INPUT_OPTIONS):
+    for option in reversed(options):
         decorated = option(decorated)
     names = [parameter.name for parameter in decorated.__click_params__[own:]]
     return decorated  # type: ignore[no-any-return]

@@ -15,8 +15,8 @@ import click
 
 from procman import kernel, sweep
 from procman.cli.app import App, control_directory, enter, load_app, said_of_input
-from procman.cli.options import OfSetting, completing, flattened, input_options
-from procman.config import SETTINGS, Settings
+from procman.cli.options import OfSetting, completing, flattened, input_options, wants_colour
+from procman.config import SETTINGS
 from procman.control.directory import Claim
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
 from procman.events import SYSTEM, Notice
@@ -254,7 +254,7 @@ class _Run:
             width=self._width,
             has_timestamp=self._settings.timestamp,
             has_prefix=self._settings.prefix,
-            has_colour=_wants_colour(self._settings, self._is_terminal),
+            has_colour=wants_colour(self._settings.color, self._is_terminal),
             is_filtered=self._is_terminal and not self._options["raw"],
             muted=frozenset(self._settings.quiet),
         )
@@ -349,16 +349,6 @@ class _Run:
 
 def _crash() -> None:
     raise RuntimeError("asked for by a test")
-
-
-def _wants_colour(settings: Settings, is_terminal: bool) -> bool:
-    if settings.color != "auto":
-        return settings.color == "always"
-    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
-        return False
-    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
-        return True
-    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def _open_target(target: str) -> int:

@@ -221,14 +221,16 @@ class Server:
         """Bind the socket and accept clients. Raises OSError."""
         with inside(self._claim.directory_fd):
             name = self._claim.socket_name
+            new = f"{name}.new"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)  # ours: we hold its lock
+                os.unlink(new)  # ours: we hold its lock
             mask = os.umask(0o177)
             try:
-                self._socket.bind(name)
+                self._socket.bind(new)
             finally:
                 os.umask(mask)
-        self._socket.listen(MAX_CONNECTIONS)
+            self._socket.listen(MAX_CONNECTIONS)
+            os.rename(new, name)  # so that whoever sees it finds somebody listening
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket.fileno(), self._on_client)
         self._loop.call_later(WARM_UP_S, self._warm_up)

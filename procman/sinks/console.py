@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
 from procman.kernel import signal_name
-from procman.sinks.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from procman.sinks.stream import Buffer
     from procman.sinks.terminal import Screen
+
+
+class Target(Protocol):
+    """Where the bytes go: a Stream, or what a command writes to."""
+
+    @property
+    def is_full(self) -> bool: ...
+    @property
+    def is_idle(self) -> bool: ...
+    def write(self, *buffers: Buffer) -> None: ...
+    def flush(self) -> None: ...
 
 
 class Style(NamedTuple):
@@ -27,9 +38,9 @@ class Style(NamedTuple):
 
 
 class Console:
-    """Writes events to a Stream. `colour_of` gives a process type's position in the Procfile."""
+    """Writes events to a Target. `colour_of` gives a process type's position in the Procfile."""
 
-    def __init__(self, stream: Stream, style: Style, colour_of: Callable[[str], int]) -> None:
+    def __init__(self, stream: Target, style: Style, colour_of: Callable[[str], int]) -> None:
         self._stream = stream
         self._style = style
         self._colour_of = colour_of
@@ -63,10 +74,10 @@ class Console:
             if event.name.rpartition(".")[0] not in self._style.muted:
                 self._write_output(event.name, event.at, event.block)
             return
-        name, text = self._message(event)
+        text = text_of(event)
         if text:
             self._end_open_line()
-            prefix, _ = self._prefix(name, event.at)
+            prefix, _ = self._prefix(event.name, event.at)
             self._stream.write(prefix + text.encode("utf-8", "surrogateescape") + b"\n")
 
     # --- the hot path: one call per chunk, never one per line ---
@@ -161,19 +172,17 @@ class Console:
         bright = Style.BRIGHT if index // len(colours) % 2 else ""
         return (colours[index % len(colours)] + bright).encode(), Style.RESET_ALL.encode()
 
-    # --- procman's own lines, in Foreman's words ---
 
-    def _message(self, event: Event) -> tuple[str, str]:
-        if type(event) is Notice:
-            return event.name, event.text
-        if type(event) is Started:
-            return event.name, f"started with pid {event.pid}"
-        if type(event) is Exited:
-            if event.signum:
-                return event.name, f"terminated by {signal_name(event.signum)}"
-            return event.name, f"exited with code {event.code}"
-        if type(event) is Restarting:
-            return event.name, f"restarting in {event.delay_s:g} s"
-        if type(event) is GaveUp:
-            return event.name, event.reason
-        return event.name, ""
+def text_of(event: Event) -> str:
+    """Return procman's own line for an event, in Foreman's words; "" where it says nothing."""
+    if type(event) is Notice:
+        return event.text
+    if type(event) is Started:
+        return f"started with pid {event.pid}"
+    if type(event) is Exited:
+        return f"terminated by {signal_name(event.signum)}" if event.signum else f"exited with code {event.code}"
+    if type(event) is Restarting:
+        return f"restarting in {event.delay_s:g} s"
+    if type(event) is GaveUp:
+        return event.reason
+    return ""

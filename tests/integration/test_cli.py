@@ -14,7 +14,10 @@ import pytest
 import procman
 from tests.support.app import App
 
-COMMANDS = ("start", "run", "check", "env", "completion", "version")
+COMMANDS = (
+    *("start", "run", "ps", "logs", "stop", "restart", "scale", "signal", "quit"),
+    *("check", "env", "completion", "version"),
+)
 
 
 def test_version(app: App) -> None:

@@ -13,7 +13,10 @@ import pytest
 
 from tests.support.app import REPOSITORY, App, Run
 
-COMMANDS = ("start", "run", "check", "env", "completion", "version")
+COMMANDS = (
+    *("start", "run", "check", "env", "ps", "logs", "stop", "restart", "scale", "signal", "quit"),
+    *("completion", "version"),
+)
 SHELLS = ("bash", "zsh", "fish")
 PROMPT = "READY> "
 KILL_LINE, CLEAR_SCREEN = "\x15", "\x0c"
@@ -133,11 +136,11 @@ def prompt(app: App, request: pytest.FixtureRequest) -> Iterator[Prompt]:
 
 
 def test_commands_and_options(prompt: Prompt) -> None:
-    prompt.press("procman st\t", "procman start ")
+    prompt.press("procman sta\t", "procman start ")
     prompt.press("procman com\t", "procman completion ")
     prompt.press("procman start --on\t", "procman start --on-exit ")
     prompt.lists("procman start --no-\t", r"--no-timestamp")
-    prompt.lists("procman \t", r"run\b[^$]*version", without="worker")
+    prompt.lists("procman \t", r"start\b[^$]*version", without="worker")
 
 
 def test_values(prompt: Prompt) -> None:
@@ -286,6 +289,9 @@ def values(app: App, line: str) -> list[str]:
         ("procman env w", ["plain,web", "open,web.", "plain,worker", "open,worker."]),
         ("procman env web.", []),
         ("procman check --he", ["plain,--heroku", "plain,--help"]),
+        ("procman stop w", ["plain,web", "open,web.", "plain,worker", "open,worker."]),
+        ("procman scale w", ["open,web=", "open,worker="]),
+        ("procman logs --procfile x", ["file,"]),
         ("procman version ", []),
     ],
 )

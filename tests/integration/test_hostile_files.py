@@ -310,6 +310,14 @@ def test_ten_megabytes(app: App, name: str) -> None:
     refused(app.call("check"), code, said)
 
 
+def test_many_sections_without_a_type(app: App) -> None:
+    app("web: true\n").write("procman.toml", "".join(f"[process.w{number}]\n" for number in range(5000)))
+    run = app.call("check")
+    lines = run.err_text.splitlines()
+    assert (run.code, len(lines)) == (78, 101)
+    assert lines[-1] == "settings: 4900 more like these"
+
+
 def test_a_large_pyproject_of_others(app: App) -> None:
     app("web: true\n").write("pyproject.toml", "[tool.other]\n" + "a.b.c = 1\n" * 1_000_000)
     assert app.call("check").code == 0

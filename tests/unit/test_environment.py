@@ -183,6 +183,11 @@ def test_encoding() -> None:
         assert "is no encoding of text" in said(parse_env(b"A=1", "e", encoding=odd))[0]
 
 
+def test_a_name_of_an_encoding_is_shown_without_its_control_characters() -> None:
+    (problem,) = parse_env(b"~", "e", "HZ\x1f").problems  # Python takes it for HZ
+    assert str(problem).startswith("e:1:1: not HZ\\x1f — ")
+
+
 def test_too_many_assignments_are_refused() -> None:
     assert said(read("A=1\n" * 100_001))[-1].startswith("!e: more than 100000 assignments")
 

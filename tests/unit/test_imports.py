@@ -62,6 +62,7 @@ ROOMS = {
     "control/server": "__init__ control/directory control/protocol control/requests events loop sinks/stream",
     "control/requests": "control/protocol control/server events lifecycle process ring supervisor",
     "control/client": "control/directory control/protocol",
+    "control/usage": "sweep",
     "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
     "tui": "control/client control/protocol",
     "cli": "*",
@@ -72,7 +73,7 @@ SHARED_ROOMS = ("cli", "exporters", "tui")
 THIRD_PARTY = {
     "click": ("cli",),
     "dotenv": ("environment",),
-    "psutil": ("sweep", "control/ps", "cli"),
+    "psutil": ("sweep", "control/usage"),
     "colorama": ("sinks/console",),
     "watchfiles": ("watch",),
     "textual": ("tui",),
