@@ -8,9 +8,10 @@ of `__new__`. Type checkers see typing's own.
 from __future__ import annotations
 
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would be an import on the start path
+    from typing import Any
     from typing import NamedTuple as NamedTuple
 else:
     from _collections import _tuplegetter  # of which collections.namedtuple makes its fields

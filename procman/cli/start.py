@@ -9,13 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import click
 
 from procman import kernel, sweep
-from procman.cli.app import App, control_directory, enter, load_app, said_of_input
-from procman.cli.options import OfSetting, completing, flattened, input_options, wants_colour
+from procman.cli.app import App, control_directory, enter, load_app, said_of_input, wants_colour
 from procman.config import SETTINGS
 from procman.control.directory import Claim
 from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
@@ -28,7 +24,10 @@ from procman.process import Terminal
 from procman.spec import ProcessSpec, name_width, resolve
 from procman.supervisor import Supervisor
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any
+
     from procman.control.requests import Requests
     from procman.sinks import Sink
     from procman.sinks.stream import Stream
@@ -38,69 +37,27 @@ HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
-COUNTS: Any = {"metavar": "TYPE=N,...", "shell_complete": completing("formation")}
-TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
+def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Run the formation to its end; return the exit code. `given` are the `input_options`, `options` those of `start`.
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
-Examples:
-  procman start                     every process type of ./Procfile once
-  procman start web=2 worker        only these; counts as arguments
-  procman start -m all=1,worker=4   Foreman's formation: types not listed run `all` or 0
-  procman start -c web=2            Honcho's concurrency: types not listed run once
-  procman start -f app/Procfile -e app/.env,local.env -p 7000
-""",
-)
-@input_options
-@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...", shell_complete=completing("names"))
-@click.option("-m", "--formation", **COUNTS, help="Counts; `all=1` for the rest, which is else 0.")
-@click.option("-c", "--concurrency", **COUNTS, is_flag=False, flag_value="", help="Counts; the rest once.")
-@click.option("-t", "--timeout", "grace", metavar="TIME", type=OfSetting("grace"), help="Grace period; or 2m, inf. [5]")
-@click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
-@click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
-@click.option("--restart", **TYPES, type=OfSetting("restart"), help="Types that come back after an end; `all` for all.")
-@click.option("-q", "--quiet", **TYPES, type=OfSetting("quiet"), help="Types whose output is not shown.")
-@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), help="[auto]")
-@click.option("--no-color", "--no-colour", is_flag=True, help="The same as --color never.")
-@click.option("--timestamp/--no-timestamp", default=None, help="Show the time. [yes]")
-@click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
-@click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
-@click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
-@click.option(
-    "--sink",
-    "sinks",
-    multiple=True,
-    metavar="jsonl:fd=N",
-    shell_complete=completing("sink"),
-    help="Events as JSON lines; or jsonl:FILE.",
-)
-@click.pass_context
-def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
-    """Start the process types of the Procfile and merge their output.
-
-    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
+    What was not given may be missing in both.
     """
-    if options["concurrency"] == "":
-        raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
-    if options["no_color"]:
-        options["color"] = "never"
-    app = load_app(context, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
+    app = load_app(given, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
     settings = app.settings
     counts = resolve_formation(
         app.procfile.types,
         names=names,
-        foreman=options["formation"],
-        honcho=options["concurrency"],
+        foreman=options.get("formation"),
+        honcho=options.get("concurrency"),
         setting=settings.formation,
         origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
     notes = said_of_input(app)
-    claim = _claim(control_directory(context), counts, notes)
+    claim = _claim(control_directory(given), counts, notes)
     notes += [_formation_note(counts), *_port_notes(specs)]
-    sink_fds = [_open_target(target) for target in options["sinks"]]
+    sink_fds = [_open_target(target) for target in options.get("sinks", ())]
     enter(settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -144,7 +101,7 @@ class _Run:
         self,
         app: App,
         specs: Sequence[ProcessSpec],
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         notes: list[str],
         sink_fds: list[int],
         width: int,
@@ -168,7 +125,7 @@ class _Run:
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
         self._loop = Loop()
-        has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
+        has_pty = self._options.get("pty") if self._options.get("pty") is not None else self._is_terminal
         self._file_limit = kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
         self._supervisor = Supervisor(
             self._loop,
@@ -255,14 +212,14 @@ class _Run:
             has_timestamp=self._settings.timestamp,
             has_prefix=self._settings.prefix,
             has_colour=wants_colour(self._settings.color, self._is_terminal),
-            is_filtered=self._is_terminal and not self._options["raw"],
+            is_filtered=self._is_terminal and not self._options.get("raw"),
             muted=frozenset(self._settings.quiet),
         )
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
         self._console = Console(console, style, lambda name: index_of.get(name, 0))
         self._sinks.append(self._console)
-        for fd, target in zip(self._sink_fds, self._options["sinks"], strict=True):
+        for fd, target in zip(self._sink_fds, self._options.get("sinks", ()), strict=True):
             from procman.sinks.jsonl import JsonLines
 
             stream = Stream(self._loop, fd, partial(self._on_sink_gone, target), on_room)
@@ -312,12 +269,12 @@ class _Run:
 
     def _on_sink_gone(self, target: str, reason: str) -> None:
         if reason:
-            click.echo(f"procman: --sink {target} cannot be written: {reason}", err=True)
+            kernel.complain(f"procman: --sink {target} cannot be written: {reason}")
             self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:
         if reason:
-            click.echo(f"procman: stdout cannot be written: {reason}", err=True)
+            kernel.complain(f"procman: stdout cannot be written: {reason}")
             self._supervisor.stop(EXIT_KILLED, "stopped because stdout cannot be written")
         elif not self._is_terminal:
             self._supervisor.on_reader_gone()
@@ -355,6 +312,8 @@ def _open_target(target: str) -> int:
     """Return the descriptor of `jsonl:fd=3` or `jsonl:FILE`, close-on-exec so that no child has it."""
     kind, _, place = target.partition(":")
     if kind != "jsonl" or not place or (place.startswith("fd=") and not place[3:].isdecimal()):
+        import click
+
         raise click.UsageError(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
     try:
         if place.startswith("fd="):

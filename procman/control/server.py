@@ -11,7 +11,6 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
 
 from procman import __version__
 from procman.control.directory import Claim, inside
@@ -21,7 +20,10 @@ from procman.loop import Loop
 from procman.records import NamedTuple
 from procman.sinks.stream import Stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from procman.control.requests import Requests
 
 MAX_CONNECTIONS = 100
@@ -31,7 +33,7 @@ HELD_BYTES = 1024 * 1024  # of output that waits for a slow client
 PIECE_BYTES = 256 * 1024  # encoded in one turn
 LAST_WORD_S = 0.5  # how long the end of a run waits for a client that does not read
 
-Message = dict[str, Any]
+Message = dict[str, "Any"]
 
 
 class Lost(NamedTuple):
