@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import click
 
 from procman.cli.options import input_options
-from procman.errors import EXIT_INTERRUPTED, EXIT_READER_GONE
 
 # Imported when used: every module costs half a millisecond on the way to the first child.
 COMMANDS = {
@@ -57,16 +55,3 @@ def cli() -> None:
     procman run web=2 worker=4      the same, as a formation
     procman run manage migrate      a one-off task in the same environment
     """
-
-
-def run_by_click() -> Any:
-    """Run what the command line says; return the exit code, or None."""
-    try:
-        return cli.main(prog_name="procman", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return EXIT_INTERRUPTED
-    except SystemExit:  # click's way with a closed pipe
-        return EXIT_READER_GONE

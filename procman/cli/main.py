@@ -65,9 +65,15 @@ def _run(words: list[str]) -> Any:
         from procman.cli.start import start
 
         return start({}, words[1:], {})
-    from procman.cli.group import run_by_click
+    from procman.cli.options import run_by_click
 
-    return run_by_click()
+    if words[:1] == ["start"]:  # the group around it has eleven options more for click to make and look for: 2 ms
+        from procman.cli.start_options import command
+
+        return run_by_click(command, "procman start", words[1:])
+    from procman.cli.group import cli
+
+    return run_by_click(cli, "procman", words)
 
 
 def _open_standard_streams() -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from procman.config import SETTINGS, Wrong, value_of
+from procman.errors import EXIT_INTERRUPTED, EXIT_READER_GONE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -86,6 +87,19 @@ INPUT_OPTIONS = (
 PROCFILE_WITHOUT_F = click.option(
     "--procfile", metavar="FILE", shell_complete=completing("file"), help="The Procfile; -f before the command's name."
 )
+
+
+def run_by_click(command: click.Command, name: str, words: Sequence[str]) -> Any:
+    """Run what the command line says; return the exit code, or None."""
+    try:
+        return command.main(words, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except SystemExit:  # click's way with a closed pipe
+        return EXIT_READER_GONE
 
 
 def given_of(context: click.Context) -> dict[str, Any]:

@@ -212,7 +212,7 @@ NEEDED = {
 
 
 # What reads a command line that has options; click is with it.
-NEEDED_FOR_OPTIONS = {".cli.group", ".cli.options", ".cli.start_options"}
+NEEDED_FOR_OPTIONS = {".cli.options", ".cli.start_options"}
 
 
 def modules_at_first_spawn(root: Path, *options: str) -> set[str]:
