@@ -139,6 +139,7 @@ class _Run:
         )
         self._listen(guard_fd)
         self._supervisor.start()
+        kernel.keep_freed_memory()
         self._attach_output()
         self._open_control()
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
