@@ -497,7 +497,8 @@ class Supervisor:
 
     def _check_headless(self) -> None:
         for instance in list(self._headless):
-            if not self._is_anything_left(instance):
+            # The end of one may end the run, and that looks here, too.
+            if instance in self._headless and not self._is_anything_left(instance):
                 self._on_gone(instance)
 
     def _watch_headless(self) -> None:
