@@ -234,7 +234,8 @@ class Supervisor:
 
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
         for instance in list(instances):
-            instance.is_held = False
+            # One that is lost cannot come back: if it was stopped, the run still waits for the user.
+            instance.is_held = instance.is_held and instance.state is State.LOST
             self._apply(instance, given)
 
     def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:
