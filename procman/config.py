@@ -60,6 +60,8 @@ class Settings(NamedTuple):
     prefix: bool = True
     interpolates: bool = False
     env_encoding: str = "utf-8"
+    log_memory: int = 64 * 1024  # bytes of output kept of each instance, for `procman logs`
+    log_memory_total: int = 16 * 1024 * 1024  # and of all together
     processes: Mapping[str, ProcessSettings] = NOTHING
     origins: Mapping[str, str] = NOTHING  # field -> "-p", "PROCMAN_PORT", "procman.toml:3"; DEFAULT if missing
     problems: tuple[Problem, ...] = ()  # of any severity: what is wrong is not among the values
@@ -134,6 +136,19 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
+_SIZES = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+
+def _size(value: Any) -> int:
+    """Return bytes from "64KiB", "1 MB", or a number of bytes; up to 1 GiB."""
+    if isinstance(value, str):
+        parts = re.fullmatch(r"([0-9]{1,10}) ?([kKMG]?i?B|)", value)
+        value = int(parts[1]) * _SIZES[parts[2].upper()] if parts else -1
+    if type(value) is not int or not 0 <= value <= 1024**3:
+        raise ValueError
+    return value
+
+
 FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
@@ -197,6 +212,7 @@ _PORT = _Kind(
 )
 _STEP = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
+_SIZE = _Kind('a size from 0 to 1 GiB, such as "64KiB" or "16MiB"', _size, _size)
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
@@ -228,6 +244,8 @@ SETTINGS: Mapping[str, Setting] = {
     "prefix": Setting("prefix", _FLAG, "--no-prefix"),
     "interpolate": Setting("interpolates", _FLAG, "--interpolate"),
     "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
+    "log_memory": Setting("log_memory", _SIZE),
+    "log_memory_total": Setting("log_memory_total", _SIZE),
 }
 """The settings by their key in procman.toml; PROCMAN_ and the key in upper case is the variable."""
 

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from procman.events import Event, Output
 
-INSTANCE_BYTES = 64 * 1024
-TOTAL_BYTES = 16 * 1024 * 1024
 EVENT_BYTES = 250  # what an event takes beside its output: short lines, one by one, would else be ten times the limit
 
 
@@ -34,7 +32,7 @@ class _Shelf:
 class Ring:
     """Keeps the last `instance_bytes` of each instance, and no more than `total_bytes` of all together."""
 
-    def __init__(self, instance_bytes: int = INSTANCE_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+    def __init__(self, instance_bytes: int, total_bytes: int) -> None:
         self._instance_bytes = instance_bytes
         self._total_bytes = total_bytes
         self._limit_bytes = instance_bytes
@@ -52,7 +50,7 @@ class Ring:
             too_much = len(event.block) + EVENT_BYTES - self._limit_bytes
             if too_much > 0:
                 # Its last lines: from behind the first newline of what fits.
-                start = event.block.find(b"\n", too_much) + 1 or too_much
+                start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
                 event = event._replace(block=event.block[start:])
                 shelf.dropped_bytes += start
             size += len(event.block)

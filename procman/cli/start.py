@@ -232,7 +232,7 @@ class _Run:
         from procman.output import Multiplexer
         from procman.ring import Ring
 
-        self._ring = Ring()
+        self._ring = Ring(self._settings.log_memory, self._settings.log_memory_total)
         self._multiplexer = multiplexer = Multiplexer(
             self._loop,
             self._emit,
