@@ -58,6 +58,7 @@ class Instance:
         self.last_code: int | None = None  # of the last end
         self.keyboard: Keyboard | None = None  # of the terminal of `process`, once somebody has typed
         self.taps: list[Callable[[bytes], None]] = []  # who sees every byte of its output at once
+        self.size: Terminal | None = None  # of the terminal of who is attached
 
     def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
         self.disarm()
@@ -208,10 +209,14 @@ class Supervisor:
     def resize(self, terminal: Terminal) -> None:
         self._terminal = terminal
         for instance in self.instances.values():
-            if instance.process is not None:
+            if instance.process is not None and instance.size is None:
                 instance.process.resize(terminal)
 
     # --- one by one, as the user asks ---
+
+    @property
+    def gives_terminals(self) -> bool:
+        return self._terminal is not None
 
     @property
     def is_ending(self) -> bool:
@@ -275,8 +280,9 @@ class Supervisor:
     def resize_one(self, instance: Instance, terminal: Terminal | None) -> None:
         """Give the instance's terminal the size of who is attached; None: that of all others."""
         size = terminal or self._terminal
-        if instance.process is not None and size is not None:
+        if instance.process is not None and size is not None and size != (instance.size or self._terminal):
             instance.process.resize(size)
+        instance.size = terminal
 
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
@@ -337,7 +343,8 @@ class Supervisor:
         spec = instance.spec
         try:
             env = self._environment(spec)
-            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
+            terminal = self._terminal and (instance.size or self._terminal)
+            process = spawn(spec, env, terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
