@@ -9,7 +9,7 @@ import click
 
 from procman.cli.control import HELP, control_of, control_options
 from procman.cli.options import completing
-from procman.control.viewer import LEAVE_KEY, Viewer, attached
+from procman.control.viewer import LEAVE_KEY, Viewer, attached, size
 from procman.errors import EXIT_BUG, ProcmanError
 from procman.kernel import flush_standard_streams
 from procman.modes import Modes, all_keys, run_with
@@ -38,7 +38,7 @@ def command(context: click.Context, name: str) -> int:
     """
     with control_of(context) as control:
         [(peer, [full_name])] = control.route([name]).items()
-        connection = peer.ask({"do": "attach", "name": full_name})
+        connection = peer.ask({"do": "attach", "name": full_name, **size()})
     shown_name, early = attached(connection)
     has_keys = os.isatty(0)
     leave = f"{LEAVE_KEY} leaves" if has_keys else "the end of standard input leaves"

@@ -18,6 +18,7 @@ from procman.supervisor import Instance, Supervisor
 UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
 
 TAIL_BYTES = 4096  # of what was written before, for who attaches
+SPARE_ROWS = 3  # of the client's screen: its command line, what it says, and one that is being written
 
 # Returns the last reply, or None as long as the client has to wait.
 Look = Callable[[], Message | None]
@@ -262,9 +263,10 @@ class Attachment:
     def begin(self, request: Message, tail: bytes) -> None:
         """Show what was written last, and pass bytes both ways."""
         self._connection.send({"attached": self.instance.spec.name})
-        feed = self.instance.feed
-        self._tap(tail + (b"".join(feed.pieces) if feed else b""))
         self._resize(request)
+        feed = self.instance.feed
+        written = tail + (b"".join(feed.pieces) if feed else b"")
+        self._tap(_fitting(written, self.size) if self.size else written)
         self.instance.taps.append(self._tap)
         self._connection.on_message = self._on_message
         self._connection.on_close = self._end
@@ -303,6 +305,17 @@ class Attachment:
     def _end(self) -> None:
         self.instance.taps.remove(self._tap)
         self._on_end()
+
+
+def _fitting(written: bytes, size: Terminal) -> bytes:
+    """Return the last lines of `written`, so many that what the client has said itself stays on its screen."""
+    *whole, last = written.split(b"\n")
+    lines = [line + b"\n" for line in whole] + ([last] if last else [])
+    left = size.rows - SPARE_ROWS
+    first = len(lines)
+    while first > 0 and (left := left - max(1, -(-len(lines[first - 1]) // size.columns))) >= 0:
+        first -= 1
+    return b"".join(lines[min(first, len(lines) - 1) :]) if lines else b""
 
 
 def is_down(instance: Instance) -> bool:

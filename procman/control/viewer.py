@@ -38,14 +38,13 @@ class Viewer:
         self._connection = connection
         self._early = early
         self._has_keys = has_keys
-        self._size_fd = next((fd for fd in (0, 1) if os.isatty(fd)), -1)
         self._out = _Out()
         self._wakeup_fd, signal_fd = os.pipe()
         os.set_blocking(self._wakeup_fd, False)
         os.set_blocking(signal_fd, False)
         signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
         self._stop_signal = 0
-        self._size: tuple[int, int] | None = None
+        self._size: Message = {}
         self._is_reading_keys = True
         self._last: Message | None = None
 
@@ -111,15 +110,9 @@ class Viewer:
     # --- to the instance ---
 
     def _tell_size(self) -> None:
-        if self._size_fd < 0:
-            return
-        try:
-            columns, rows = os.get_terminal_size(self._size_fd)
-        except OSError:
-            return
-        if (rows, columns) != self._size and rows and columns:
-            self._size = rows, columns
-            self._connection.send({"rows": rows, "columns": columns})
+        if (now := size()) != self._size and now:
+            self._size = now
+            self._connection.send(now)
 
     def _pass_keys(self) -> bool:
         """Pass on what was typed; False for the key to leave, and at the end."""
@@ -167,6 +160,16 @@ class Viewer:
             self._out.say(f"{message['exited']} {_end_of(message)}\n")
         elif message.get("event") == "lost":
             self._out.say(f"{message.get('lost_bytes')} bytes are missing here\n")
+
+
+def size() -> Message:
+    """Return the size of the user's terminal as a message says it; empty without one."""
+    for fd in (0, 1):
+        with contextlib.suppress(OSError):
+            columns, rows = os.get_terminal_size(fd)
+            if rows and columns:
+                return {"rows": rows, "columns": columns}
+    return {}
 
 
 def attached(connection: Connection) -> tuple[str, list[Message]]:
