@@ -266,16 +266,16 @@ class Supervisor:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
 
-    def type_at(self, instance: Instance, keys: bytes) -> None:
-        """Type `keys` at the instance's terminal; nothing happens if it has none."""
+    def keyboard_of(self, instance: Instance) -> Keyboard | None:
+        """Return what types at the instance's terminal; None if it has none, or no process."""
         from procman.keyboard import Keyboard
 
         process, feed = instance.process, instance.feed
         if process is None or feed is None or feed.fd < 0 or process.slave_fd < 0:
-            return
+            return None
         if instance.keyboard is None or instance.keyboard.process is not process:
             instance.keyboard = Keyboard(self._loop, process, feed.fd)
-        instance.keyboard.type(keys)
+        return instance.keyboard
 
     def resize_one(self, instance: Instance, terminal: Terminal | None) -> None:
         """Give the instance's terminal the size of who is attached; None: that of all others."""
@@ -522,6 +522,8 @@ class Supervisor:
         assert instance.status is not None
         if instance.feed is not None and self._multiplexer is not None:
             self._multiplexer.drain(instance.feed)
+        if instance.keyboard is not None:
+            instance.keyboard.close()
         instance.process.close_slave()
         instance.last_code = instance.status.code
         self._emit(Exited(instance.spec.name, time.time(), *instance.status))

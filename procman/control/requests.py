@@ -290,7 +290,9 @@ class Attachment:
 
     def _on_message(self, message: Message) -> None:
         if "keys" in message:
-            self._supervisor.type_at(self.instance, decoded_bytes(message["keys"]))
+            keys = decoded_bytes(message["keys"])
+            if keyboard := self._supervisor.keyboard_of(self.instance):
+                keyboard.type(keys)
         elif message.get("detach"):
             self._connection.end({"done": True})
         else:
