@@ -52,7 +52,7 @@ class Claim:
             os.mkdir(directory, 0o700)
         self._directory = directory
         self.directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._lock_fd = -1
+        self.lock_fd = -1
         try:
             self._check_owner()
         except OSError:
@@ -81,14 +81,14 @@ class Claim:
             for other_pid, others in self._others():
                 if shared := [name for name in others if name in types]:
                     raise _already_running(other_pid, shared, [name for name in types if name not in shared])
-            if self._lock_fd < 0:
-                self._lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.lock_fd < 0:
+                self.lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
+                fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.types = tuple(dict.fromkeys((*self.types, *types)))
             # Names of types are letters, digits, "_" and "-", so this is JSON.
             names = ", ".join(f'"{name}"' for name in self.types)
-            os.ftruncate(self._lock_fd, 0)
-            os.pwrite(self._lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
+            os.ftruncate(self.lock_fd, 0)
+            os.pwrite(self.lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
 
     def release(self) -> None:
         """Remove our files. The lock itself goes with the last process that has it open."""
@@ -111,7 +111,7 @@ class Claim:
         """Yield pid and types of each other supervisor that lives; remove what the dead have left."""
         for name in os.listdir(self.directory_fd):
             stem, _, kind = name.rpartition(".")
-            if kind != "lock" or not stem or (stem == str(self.pid) and self._lock_fd >= 0):
+            if kind != "lock" or not stem or (stem == str(self.pid) and self.lock_fd >= 0):
                 continue
             try:
                 fd = self._open(name, os.O_RDWR)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import port_block
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "procman"
 
@@ -183,7 +185,7 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 from procman.cli.main import main
-sys.argv = ["procman", "start"]
+sys.argv = ["procman", "start", "-p", os.environ.pop("TEST_PORT")]
 main()
 """
 
@@ -204,16 +206,17 @@ NEEDED = {
 
 def modules_at_first_spawn(root: Path) -> set[str]:
     report = root / "modules"
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHER],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEST_REPORT": str(report)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    with port_block() as port:  # one that is taken would be told with the name of its holder, which psutil finds
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHER],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEST_REPORT": str(report), "TEST_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     assert report.exists(), done.stderr
     assert done.returncode == 0, done.stderr
     return set(report.read_text().split("\n"))
