@@ -16,6 +16,10 @@ from procman import sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, system_failure
 from procman.kernel import become_subreaper, flush_standard_streams
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from procman.modes import Modes
+
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 EMERGENCY_GRACE_S = 1.0
 KILL_WAIT_S = 2.0
@@ -23,10 +27,11 @@ TOLD_WAIT_S = 0.2  # for what the supervisor could not kill either
 POLL_S = 0.01
 
 
-def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
+def run_guarded(supervise: Callable[[int], int], run_id: str, modes: Modes | None = None) -> int:
     """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
 
     `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes. The child never returns.
+    `modes` of the user's terminal are taken now and given back at the end, by the child only if the guard dies.
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
@@ -34,12 +39,20 @@ def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    if modes is not None:
+        modes.take()
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
         _run_child(supervise, guard_fd)
     os.close(guard_fd)
-    return _Guard(child, run_id).wait()
+    if modes is not None:
+        modes.follow_stops()
+    try:
+        return _Guard(child, run_id).wait()
+    finally:
+        if modes is not None:
+            modes.give_back()
 
 
 def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:

@@ -18,7 +18,7 @@ from procman.cli.app import App, control_directory, enter, load_app, said_of_inp
 from procman.cli.options import OfSetting, completing, flattened, input_options, wants_colour
 from procman.config import SETTINGS
 from procman.control.directory import Claim
-from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
+from procman.errors import EXIT_KILLED, OutputFileError, SpawnError, UsageMistake, did_you_mean, quoted
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
 from procman.guard import run_guarded
@@ -30,6 +30,8 @@ from procman.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from procman.control.requests import Requests
+    from procman.keyboard import Keyboard
+    from procman.modes import Modes
     from procman.sinks import Sink
     from procman.sinks.stream import Stream
 
@@ -51,6 +53,7 @@ Examples:
   procman start -m all=1,worker=4   Foreman's formation: types not listed run `all` or 0
   procman start -c web=2            Honcho's concurrency: types not listed run once
   procman start -f app/Procfile -e app/.env,local.env -p 7000
+  procman start --attach web        for a debugger in web: your keys go there
 """,
 )
 @input_options
@@ -69,6 +72,12 @@ Examples:
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
 @click.option(
+    "--attach",
+    metavar="TYPE[.N]",
+    shell_complete=completing("instance"),
+    help="Your keys go to this process; implies --pty.",
+)
+@click.option(
     "--sink",
     "sinks",
     multiple=True,
@@ -80,7 +89,7 @@ Examples:
 def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.
 
-    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
+    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once; also with --attach.
     """
     if options["concurrency"] == "":
         raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
@@ -97,6 +106,11 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
         origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    if options["attach"]:
+        options["attach"] = _attached(options["attach"], specs)
+        if options["pty"] is False:
+            raise UsageMistake("--attach needs a terminal for the process", hint="leave --no-pty out")
+        options["pty"] = True
     notes = said_of_input(app)
     claim = _claim(control_directory(context), counts, notes)
     notes += [_formation_note(counts), *_port_notes(specs)]
@@ -105,7 +119,18 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     run = _Run(app, specs, options, notes, sink_fds, name_width(counts), claim)
-    return run_guarded(run.supervise, run.run_id)
+    return run_guarded(run.supervise, run.run_id, run.modes)
+
+
+def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
+    """Return the name of the instance that gets the keys. Raises UsageMistake."""
+    names = [spec.name for spec in specs if asked in (spec.name, spec.process_type)]
+    if len(names) > 1:
+        raise UsageMistake(f"--attach {asked}: only one can be attached", hint=f"choose one of {', '.join(names)}")
+    if not names:
+        known = dict.fromkeys(name for spec in specs for name in (spec.process_type, spec.name))
+        raise UsageMistake(f"--attach: {quoted(asked)} is not started", hint=did_you_mean(asked, known))
+    return names[0]
 
 
 def _claim(directory: str, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
@@ -164,6 +189,13 @@ class _Run:
         self._is_ending = False
         self._sink_failure = 0
         self.run_id = f"{os.getpid()}-{time.time_ns()}"
+        self.modes = self._modes() if options["attach"] else None
+
+    def _modes(self) -> Modes | None:
+        """Return the modes of the user's terminal, if there is one."""
+        from procman.modes import Modes, all_but_signals
+
+        return Modes(0, all_but_signals) if os.isatty(0) else None
 
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
@@ -184,6 +216,8 @@ class _Run:
         self._supervisor.start()
         self._attach_output()
         self._open_control()
+        if self._options["attach"]:
+            self._attach_input(self._options["attach"])
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
         gc.enable()
         self._loop.run()
@@ -213,6 +247,8 @@ class _Run:
 
     def _on_guard_gone(self, guard_fd: int) -> None:
         self._loop.remove(guard_fd)
+        if self.modes is not None:
+            self.modes.give_back()
         self._supervisor.on_guard_gone()
 
     def _terminal(self) -> Terminal:
@@ -257,6 +293,7 @@ class _Run:
             has_colour=wants_colour(self._settings.color, self._is_terminal),
             is_filtered=self._is_terminal and not self._options["raw"],
             muted=frozenset(self._settings.quiet),
+            attached=self._options["attach"] or "",
         )
         console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
         self._streams.append(console)
@@ -282,6 +319,15 @@ class _Run:
             self._multiplexer.emit(Notice(SYSTEM, time.time(), f"no control from other terminals: {reason}"))
         else:
             self._sinks.append(server)
+
+    def _attach_input(self, name: str) -> None:
+        from procman.keyboard import StandardInput
+
+        def keyboard() -> Keyboard | None:
+            instance = self._supervisor.instances.get(name)
+            return self._supervisor.keyboard_of(instance) if instance is not None else None
+
+        StandardInput(self._loop, keyboard).begin()
 
     def _make_requests(self) -> Requests:
         from procman.control.requests import Requests

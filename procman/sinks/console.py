@@ -35,6 +35,7 @@ class Style(NamedTuple):
     has_colour: bool = False
     is_filtered: bool = False  # a terminal that several instances share
     muted: frozenset[str] = frozenset()  # process types whose output is not shown
+    attached: str = ""  # the instance that gets the user's keys
 
 
 class Console:
@@ -135,7 +136,7 @@ class Console:
         if screen is None:
             from procman.sinks.terminal import Screen  # only for a terminal
 
-            screen = self._screens[name] = Screen()
+            screen = self._screens[name] = Screen(is_edited=name == self._style.attached)
         return screen
 
     # --- prefixes ---
