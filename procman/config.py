@@ -60,6 +60,8 @@ class Settings(NamedTuple):
     prefix: bool = True
     interpolates: bool = False
     env_encoding: str = "utf-8"
+    log_bytes: int = 10 * 2**20  # of each file of `start --detach`
+    log_files: int = 5  # with the one that is written to
     processes: Mapping[str, ProcessSettings] = NOTHING
     origins: Mapping[str, str] = NOTHING  # field -> "-p", "PROCMAN_PORT", "procman.toml:3"; DEFAULT if missing
     problems: tuple[Problem, ...] = ()  # of any severity: what is wrong is not among the values
@@ -134,6 +136,21 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
+_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def _size(value: Any) -> int:
+    """Return bytes from "10M", "512K", "1G", or a number of bytes."""
+    if isinstance(value, str):
+        parts = re.fullmatch(r"([0-9]{1,12}) ?([KMG]?)(?:i?B)?", value)
+        if parts is None:
+            raise ValueError
+        value = int(parts[1]) * _SIZES[parts[2]]
+    if type(value) is not int or not 4096 <= value <= 2**40:
+        raise ValueError
+    return value
+
+
 FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
@@ -195,8 +212,9 @@ _PORT = _Kind(
     lambda word: None if word in ("false", "none") else _number(1, word),
     lambda value: None if value is False else _whole(1, value),
 )
-_STEP = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
+_SIZE = _Kind('a number of bytes from 4096 up, or a size such as "10M"', _size, _size)
+_COUNT = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
@@ -216,7 +234,7 @@ SETTINGS: Mapping[str, Setting] = {
     "env": Setting("env_files", _LIST, "-e"),
     "formation": Setting("formation", _COUNTS, "-m"),
     "port": Setting("base_port", _PORT, "-p"),
-    "port_step": Setting("port_step", _STEP, "--port-step"),
+    "port_step": Setting("port_step", _COUNT, "--port-step"),
     "grace": Setting("grace_s", _SECONDS, "-t"),
     "override": Setting("dotenv_wins", _FLAG, "--no-override"),
     "on_exit": Setting("on_exit", _ON_EXIT, "--on-exit"),
@@ -227,6 +245,8 @@ SETTINGS: Mapping[str, Setting] = {
     "timestamp": Setting("timestamp", _FLAG, "--no-timestamp"),
     "prefix": Setting("prefix", _FLAG, "--no-prefix"),
     "interpolate": Setting("interpolates", _FLAG, "--interpolate"),
+    "log_size": Setting("log_bytes", _SIZE),
+    "log_files": Setting("log_files", _COUNT),
     "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
 }
 """The settings by their key in procman.toml; PROCMAN_ and the key in upper case is the variable."""
