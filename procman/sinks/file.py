@@ -180,9 +180,10 @@ class LogFile:
             self._remove(new)  # of a run that was killed just then
             fd = _open(self._place.directory_fd, new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             try:
-                for number in range(self._count - 1, 0, -1):
-                    older = self._place.name + (f".{number - 1}" if number > 1 else "")
-                    self._rename(older, f"{self._place.name}.{number}")
+                names = [self._place.name, *(f"{self._place.name}.{number}" for number in range(1, self._count))]
+                kept = next((at for at, name in enumerate(names) if not self._exists(name)), self._count - 1)
+                for at in range(kept, 0, -1):
+                    self._rename(names[at - 1], names[at])
                 self._rename(new, self._place.name)
             except OSError:
                 os.close(fd)
@@ -203,9 +204,15 @@ class LogFile:
             os.close(self._fd)
             self._fd, self._rotate_at = fd, self._limit_bytes
 
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._place.directory_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _rename(self, old: str, new: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(old, new, src_dir_fd=self._place.directory_fd, dst_dir_fd=self._place.directory_fd)
+        os.rename(old, new, src_dir_fd=self._place.directory_fd, dst_dir_fd=self._place.directory_fd)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
