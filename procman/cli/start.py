@@ -18,10 +18,18 @@ from procman.cli.app import App, control_directory, enter, load_app, said_of_inp
 from procman.cli.options import OfSetting, completing, flattened, input_options, wants_colour
 from procman.config import SETTINGS
 from procman.control.directory import Claim
-from procman.errors import EXIT_KILLED, OutputFileError, SpawnError, UsageMistake, did_you_mean, quoted
+from procman.errors import (
+    EXIT_KILLED,
+    ControlError,
+    OutputFileError,
+    SpawnError,
+    UsageMistake,
+    did_you_mean,
+    quoted,
+)
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
-from procman.guard import run_guarded
+from procman.guard import run_guarded, tell_stderr
 from procman.loop import Loop
 from procman.ports import uses_port
 from procman.process import Terminal
@@ -29,6 +37,7 @@ from procman.spec import ProcessSpec, name_width, resolve
 from procman.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from procman.cli.detach import Background
     from procman.control.requests import Requests
     from procman.keyboard import Keyboard
     from procman.modes import Modes
@@ -54,6 +63,7 @@ Examples:
   procman start -c web=2            Honcho's concurrency: types not listed run once
   procman start -f app/Procfile -e app/.env,local.env -p 7000
   procman start --attach web        for a debugger in web: your keys go there
+  procman start --detach            in the background; then ps, logs -f, quit
 """,
 )
 @input_options
@@ -71,6 +81,7 @@ Examples:
 @click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
+@click.option("-D", "--detach", is_flag=True, help="Run in the background; return when all is up.")
 @click.option(
     "--attach",
     metavar="TYPE[.N]",
@@ -89,7 +100,8 @@ Examples:
 def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.
 
-    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once; also with --attach.
+    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once; also with --attach. With --detach
+    the output goes to .procman/log/procman.log beside the Procfile, and `procman quit` stops all.
     """
     if options["concurrency"] == "":
         raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
@@ -111,15 +123,15 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
         if options["pty"] is False:
             raise UsageMistake("--attach needs a terminal for the process", hint="leave --no-pty out")
         options["pty"] = True
-    notes = said_of_input(app)
-    claim = _claim(control_directory(context), counts, notes)
-    notes += [_formation_note(counts), *_port_notes(specs)]
-    sink_fds = [_open_target(target) for target in options["sinks"]]
-    enter(settings.root)
-    # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    run = _Run(app, specs, options, notes, sink_fds, name_width(counts), claim)
-    return run_guarded(run.supervise, run.run_id, run.modes)
+    start = partial(_start, control_directory(context), app, counts, specs, options)
+    if not options["detach"]:
+        return start()
+    from procman.cli.detach import detach
+
+    if options["attach"]:
+        raise click.UsageError("--detach leaves the terminal, and --attach needs it: choose one of them.")
+    sink_fds = [int(place) for target in options["sinks"] if (place := target.rpartition(":fd=")[2]).isdecimal()]
+    return detach(start, control_directory(context), sink_fds)
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
@@ -133,13 +145,38 @@ def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
     return names[0]
 
 
-def _claim(directory: str, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
-    """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already."""
+def _start(
+    directory: str,
+    app: App,
+    counts: Mapping[str, int],
+    specs: Sequence[ProcessSpec],
+    options: dict[str, Any],
+    background: Background | None = None,
+) -> int:
+    notes = said_of_input(app)
+    claim = _claim(directory, counts, notes, background is not None)
+    notes += _port_notes(specs)
+    sink_fds = [_open_target(target) for target in options["sinks"]]
+    enter(app.settings.root)
+    # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    width = name_width(counts)
+    if background is not None and claim is not None:
+        background.begin(claim, notes, width)
+    run = _Run(app, specs, options, [*notes, _formation_note(counts)], sink_fds, width, claim, background)
+    return run_guarded(run.supervise, run.run_id, background.tell if background else tell_stderr, run.modes)
+
+
+def _claim(directory: str, counts: Mapping[str, int], notes: list[str], is_needed: bool) -> Claim | None:
+    """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already, and
+    OutputFileError if control `is_needed` and cannot be."""
     try:
         claim = Claim(directory, os.getpid())
         claim.take([name for name, count in counts.items() if count])
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
+        if is_needed:
+            raise OutputFileError(f"--detach needs {directory} for its control socket and its log: {reason}") from None
         notes.append(f"no control from other terminals: {directory}: {reason}")
         return None
     return claim
@@ -174,6 +211,7 @@ class _Run:
         sink_fds: list[int],
         width: int,
         claim: Claim | None,
+        background: Background | None,
     ) -> None:
         self._app = app
         self._settings = app.settings
@@ -183,6 +221,7 @@ class _Run:
         self._sink_fds = sink_fds
         self._width = width
         self._claim = claim
+        self._background = background
         self._is_terminal = os.isatty(1)
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
@@ -278,26 +317,32 @@ class _Run:
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
-            multiplexer.emit(Notice(SYSTEM, time.time(), note))
+            self._tell(note)
         self._supervisor.attach(multiplexer)
 
     def _open_sinks(self, on_room: Any) -> None:
-        from procman.sinks.console import Console, Style
+        from procman.sinks.console import Console, Style, Target
         from procman.sinks.stream import Stream
 
         index_of = {entry.name: index for index, entry in enumerate(self._app.procfile.types)}
         style = Style(
             width=self._width,
             has_timestamp=self._settings.timestamp,
+            has_date=self._background is not None,
             has_prefix=self._settings.prefix,
             has_colour=wants_colour(self._settings.color, self._is_terminal),
             is_filtered=self._is_terminal and not self._options["raw"],
             muted=frozenset(self._settings.quiet),
             attached=self._options["attach"] or "",
         )
-        console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
-        self._streams.append(console)
-        self._console = Console(console, style, lambda name: index_of.get(name, 0))
+        output: Target
+        if self._background is None:
+            output = Stream(self._loop, 1, self._on_stdout_gone, on_room)
+            self._streams.append(output)
+        else:
+            output = self._background.log_file(self._loop, self._settings, self._tell)
+            self._sinks.append(self._background.watch(self._loop, self._supervisor))
+        self._console = Console(output, style, lambda name: index_of.get(name, 0))
         self._sinks.append(self._console)
         for fd, target in zip(self._sink_fds, self._options["sinks"], strict=True):
             from procman.sinks.jsonl import JsonLines
@@ -315,8 +360,10 @@ class _Run:
         try:
             server.listen()
         except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            self._multiplexer.emit(Notice(SYSTEM, time.time(), f"no control from other terminals: {reason}"))
+            text = f"no control from other terminals: {os.strerror(error.errno or 0).lower()}"
+            self._tell(text)
+            if self._background is not None:
+                self._supervisor.stop(ControlError.exit_code, text)
         else:
             self._sinks.append(server)
 
@@ -348,8 +395,11 @@ class _Run:
         self._file_limit = limit if self._file_limit is None else self._file_limit
         self._console.widen(name_width(counts))
         for note in [*notes, _formation_note(counts)]:
-            self._multiplexer.emit(Notice(SYSTEM, time.time(), note))
+            self._tell(note)
         self._supervisor.scale(specs, self._file_limit)
+
+    def _tell(self, text: str) -> None:
+        self._multiplexer.emit(Notice(SYSTEM, time.time(), text))
 
     def _emit(self, event: Any) -> None:
         self._ring.write(event)
@@ -358,7 +408,11 @@ class _Run:
 
     def _on_sink_gone(self, target: str, reason: str) -> None:
         if reason:
-            click.echo(f"procman: --sink {target} cannot be written: {reason}", err=True)
+            text = f"--sink {target} cannot be written: {reason}"
+            if self._background is not None:
+                self._tell(text)
+            else:
+                click.echo(f"procman: {text}", err=True)
             self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:

@@ -50,7 +50,7 @@ class Claim:
         self.types: tuple[str, ...] = ()
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
-        self._directory = directory
+        self.directory = directory
         self.directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.lock_fd = -1
         try:
@@ -67,7 +67,7 @@ class Claim:
     def _check_owner(self) -> None:
         found = os.fstat(self.directory_fd)
         if found.st_uid != os.geteuid():
-            raise PermissionError(1, "it belongs to another user", self._directory)
+            raise PermissionError(1, "it belongs to another user", self.directory)
         if found.st_mode & 0o077:
             os.fchmod(self.directory_fd, 0o700)
         with contextlib.suppress(FileExistsError):

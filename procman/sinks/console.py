@@ -31,6 +31,7 @@ class Style(NamedTuple):
 
     width: int  # of the name column
     has_timestamp: bool = True
+    has_date: bool = False  # in the timestamp: a log spans days
     has_prefix: bool = True
     has_colour: bool = False
     is_filtered: bool = False  # a terminal that several instances share
@@ -145,7 +146,8 @@ class Console:
         second = int(at)
         if second != self._second:
             self._second = second
-            self._clock = time.strftime("%H:%M:%S ", time.localtime(second)).encode()
+            form = "%Y-%m-%d %H:%M:%S " if self._style.has_date else "%H:%M:%S "
+            self._clock = time.strftime(form, time.localtime(second)).encode()
             self._prefixes.clear()
         found = self._prefixes.get(name)
         if found is None:
