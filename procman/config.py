@@ -37,6 +37,7 @@ class ProcessSettings(NamedTuple):
     on_exit: str | None = None  # "stop", "fail" or "ignore"
     grace_s: float | None = None  # inf: never killed
     stop_signal: int | None = None
+    success_codes: tuple[int, ...] = ()  # exit codes that are no failure, besides 0
     env: Mapping[str, str] = NOTHING
 
 
@@ -217,6 +218,13 @@ _SIZE = _Kind('a size such as "64KiB" or "16MiB"', lambda value: _size(0, value)
 _FILE_SIZE = _Kind('a size such as "10MiB", from 4096 bytes up', *[lambda value: _size(4096, value)] * 2)
 _COUNT = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
+
+def _codes(value: Any) -> tuple[int, ...]:
+    if not all(type(code) is int and 0 <= code <= 255 for code in _exactly(list, value)):
+        raise ValueError
+    return tuple(value)
+
+
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
 _TEXT = _Kind("a string", str, lambda value: _exactly(str, value))
@@ -258,6 +266,9 @@ PROCESS_SETTINGS: Mapping[str, Setting] = {
     "restart": Setting("restart", _one_of("no", "on-failure", "always")),
     "on_exit": Setting("on_exit", _ON_EXIT),
     "grace": Setting("grace_s", _SECONDS),
+    "success_codes": Setting(
+        "success_codes", _Kind("a list of exit codes from 0 to 255, such as [143]", _codes, _codes)
+    ),
     "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
     "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
 }
