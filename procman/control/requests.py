@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from procman.control.protocol import Message, decoded_bytes
@@ -168,12 +168,14 @@ class Requests:
     def _on_scale(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         counts = self._counts(request.get("counts"))
+        before = {i for i in self._supervisor.instances.values() if not i.is_removed}
         self._scale(counts)
-        started = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
-        self._wait(connection, lambda: self._look_scaled(started, counts))
+        of_types = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
+        self._wait(connection, lambda: self._look_scaled(of_types, before))
 
-    def _look_scaled(self, instances: Sequence[Instance], counts: Mapping[str, int]) -> Message | None:
-        staying = [i for i in instances if not i.is_removed and i.is_wanted]
+    def _look_scaled(self, instances: Sequence[Instance], before: Collection[Instance]) -> Message | None:
+        """Tell whether what is new is up and what was too much is gone; those between are as they were."""
+        staying = [i for i in instances if not i.is_removed and i not in before]
         if any(i.is_removed and i.state not in ENDED for i in instances):
             return None
         reply = self._look_up(staying)
