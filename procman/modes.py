@@ -110,7 +110,7 @@ class Modes:
 
 
 def run_with(modes: Modes, use: Callable[[int], int], drop: Callable[[], None]) -> int:
-    """Fork; run `use(alive_fd)` in the child with the modes set, and return its exit code in the parent.
+    """Fork; run `use(alive_fd)` in the child with the modes set; in the parent return its exit code, -9 for SIGKILL.
 
     `alive_fd` reads end of file when the parent dies, and `use` has to end. `drop` closes in the parent what only the
     child is to hold.
@@ -138,7 +138,7 @@ def run_with(modes: Modes, use: Callable[[int], int], drop: Callable[[], None]) 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     _, status = os.waitpid(pid, 0)
     modes.give_back()
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _kill(pid: int, signum: int) -> None:

@@ -11,7 +11,7 @@ from procman.cli.control import HELP, control_of, control_options
 from procman.cli.options import completing
 from procman.control.viewer import LEAVE_KEY, Viewer, attached, size
 from procman.errors import EXIT_BUG, ProcmanError
-from procman.kernel import flush_standard_streams
+from procman.kernel import flush_standard_streams, signal_name
 from procman.modes import Modes, all_keys, run_with
 
 
@@ -46,7 +46,10 @@ def command(context: click.Context, name: str) -> int:
     flush_standard_streams()
     if not has_keys:
         return Viewer(shown_name, connection, early, has_keys=False).run()
-    return run_with(Modes(0, all_keys), partial(_view, Viewer(shown_name, connection, early)), connection.close)
+    code = run_with(Modes(0, all_keys), partial(_view, Viewer(shown_name, connection, early)), connection.close)
+    if code < 0:
+        click.echo(f"\nleft {shown_name}, killed by {signal_name(-code)}; it goes on", err=True)
+    return code if code >= 0 else 128 - code
 
 
 def _view(viewer: Viewer, alive_fd: int) -> int:

@@ -46,6 +46,7 @@ class Viewer:
         self._stop_signal = 0
         self._size: Message = {}
         self._is_reading_keys = True
+        self._is_heard = True
         self._last: Message | None = None
 
     def run(self, alive_fd: int = -1) -> int:
@@ -112,7 +113,7 @@ class Viewer:
     def _tell_size(self) -> None:
         if (now := size()) != self._size and now:
             self._size = now
-            self._connection.send(now)
+            self._send(now)
 
     def _pass_keys(self) -> bool:
         """Pass on what was typed; False for the key to leave, and at the end."""
@@ -127,15 +128,23 @@ class Viewer:
         if found:
             keys = keys[: found.start()]
         if keys:
-            self._connection.send({"keys": encoded_bytes(keys)})
+            self._send({"keys": encoded_bytes(keys)})
         return not is_end
+
+    def _send(self, message: Message) -> None:
+        """Send it, if the other side is there: else its last words say more, and they are still to be read."""
+        try:
+            if self._is_heard:
+                self._connection.send(message)
+        except ControlError:
+            self._is_heard = False  # half of the message may be out
 
     def _say_goodbye(self) -> None:
         """Leave; without a terminal only when all that was written until now has come."""
+        self._send({"detach": True})
+        if self._has_keys:
+            return
         with contextlib.suppress(ControlError):
-            self._connection.send({"detach": True})
-            if self._has_keys:
-                return
             self._is_reading_keys = False
             poll = select.poll()
             poll.register(self._connection.fileno(), select.POLLIN)
