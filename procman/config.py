@@ -10,7 +10,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
 
 from procman.errors import (
     NOTE,
@@ -22,6 +21,20 @@ from procman.errors import (
     quoted,
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
+from procman.records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any, Protocol
+
+    class _Sourced(Protocol):
+        """A binding of `.env`."""
+
+        @property
+        def value(self) -> str: ...
+        @property
+        def source(self) -> SourceRef: ...
+
 
 DEFAULT = "default"
 """The origin of a value that nobody gave."""
@@ -88,15 +101,6 @@ class SettingsFile(NamedTuple):
     values: Mapping[str, Given]
     processes: Mapping[str, ProcessSettings] = NOTHING
     problems: tuple[Problem, ...] = ()
-
-
-class _Sourced(Protocol):
-    """A binding of `.env`."""
-
-    @property
-    def value(self) -> str: ...
-    @property
-    def source(self) -> SourceRef: ...
 
 
 # --- the kinds of values ---------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def run_guarded(
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     if modes is not None:
         modes.take()
+    adopts = become_subreaper()  # before the fork, so that what it imports (0.8 ms) is there for both
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
@@ -62,7 +63,7 @@ def run_guarded(
     if modes is not None:
         modes.follow_stops()
     try:
-        return _Guard(child, run_id, tell).wait()
+        return _Guard(child, run_id, tell, adopts).wait()
     finally:
         if modes is not None:
             modes.give_back()
@@ -87,7 +88,7 @@ def _run_child(supervise: Callable[[int], int], guard_fd: int, tell: Callable[[s
 
 
 class _Guard:
-    def __init__(self, supervisor: int, run_id: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: int, run_id: str, tell: Callable[[str], None], adopts: bool) -> None:
         self._supervisor = supervisor
         self._run_id = run_id
         self._tell = tell
@@ -96,7 +97,7 @@ class _Guard:
         for signum in FORWARDED:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._forward)
-        self._adopts = become_subreaper()
+        self._adopts = adopts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import NamedTuple
 
 from procman.events import Event, Output
+from procman.records import NamedTuple
 
 EVENT_BYTES = 250  # what an event takes beside its output: short lines, one by one, would else be ten times the limit
 

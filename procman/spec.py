@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from procman.config import Settings
 from procman.errors import ConfigError, ProcfileError, SourceRef
 from procman.ports import assign_ports, port_of
 from procman.procfile import ProcessType
+from procman.records import NamedTuple
 from procman.restart import ALWAYS, NEVER, RestartPolicy
 
 TYPE_CHECKING = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -392,7 +391,7 @@ class Supervisor:
         for pid in instance.strays:
             sweep.stop_pid(pid)
         self._emit(Stopping(spec.name, time.time(), spec.stop_signal))
-        if spec.grace_s != math.inf:
+        if spec.grace_s != float("inf"):
             instance.arm(self._loop, spec.grace_s, lambda: self._apply(instance, Input.GRACE_EXPIRED))
 
     def _send_kill(self, instance: Instance) -> None:

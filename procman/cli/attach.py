@@ -16,6 +16,7 @@ from procman.modes import Modes, all_keys, run_with
 
 
 @click.command(
+    short_help="Use the terminal of a process.",
     context_settings=HELP,
     epilog="""\b
 Examples:

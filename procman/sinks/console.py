@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
 from procman.kernel import signal_name
+from procman.records import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from procman.sinks.stream import Buffer
     from procman.sinks.terminal import Screen
 
+    class Target(Protocol):
+        """Where the bytes go: a Stream, or what a command writes to."""
 
-class Target(Protocol):
-    """Where the bytes go: a Stream, or what a command writes to."""
-
-    @property
-    def is_full(self) -> bool: ...
-    @property
-    def is_idle(self) -> bool: ...
-    def write(self, *buffers: Buffer) -> None: ...
-    def flush(self) -> None: ...
+        @property
+        def is_full(self) -> bool: ...
+        @property
+        def is_idle(self) -> bool: ...
+        def write(self, *buffers: Buffer) -> None: ...
+        def flush(self) -> None: ...
 
 
 class Style(NamedTuple):
