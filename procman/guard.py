@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from procman import sweep
-from procman.errors import EXIT_BUG, EXIT_KILLED, system_failure
+from procman.errors import EXIT_BUG, EXIT_KILLED, failure_of
 from procman.kernel import become_subreaper, flush_standard_streams
 
 TYPE_CHECKING = False
@@ -73,12 +73,10 @@ def _run_child(supervise: Callable[[int], int], guard_fd: int, tell: Callable[[s
     code = EXIT_BUG
     try:
         code = supervise(guard_fd)
-    except (OSError, ImportError) as error:
-        failure = system_failure(error)
+    except BaseException as error:  # the guard ends the children; here it only has to be told
+        failure = failure_of(error)
         code = failure.exit_code
         tell(str(failure))
-    except BaseException as error:  # the guard ends the children; here it only has to be told
-        tell(f"procman: a bug of ours: {type(error).__name__}: {error}")
         if os.environ.get("PROCMAN_DEBUG"):
             import traceback
 

@@ -23,7 +23,7 @@ from procman.config import Settings
 from procman.control.client import Control, instances_in
 from procman.control.directory import Claim
 from procman.control.protocol import Message
-from procman.errors import EXIT_BUG, EXIT_KILLED, ControlError, OutputFileError, ProcmanError, system_failure
+from procman.errors import EXIT_BUG, EXIT_KILLED, ControlError, OutputFileError, ProcmanError, failure_of
 from procman.events import SYSTEM, Event, Output
 from procman.kernel import flush_standard_streams
 from procman.lifecycle import State
@@ -80,11 +80,9 @@ def _become_daemon(start: Callable[[Background], int], status_fd: int, fds: Coll
         background.refuse(error.exit_code, str(error))
     except click.ClickException as error:
         background.refuse(error.exit_code, error.format_message())
-    except (OSError, ImportError) as error:
-        failure = system_failure(error)
-        background.refuse(failure.exit_code, str(failure))
     except BaseException as error:
-        background.refuse(EXIT_BUG, f"procman: a bug of ours: {type(error).__name__}: {error}")
+        failure = failure_of(error)
+        background.refuse(failure.exit_code, str(failure))
     finally:
         os._exit(code)
 

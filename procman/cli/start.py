@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.keyboard import Keyboard
     from procman.modes import Modes
     from procman.sinks import Sink
+    from procman.sinks.console import Target
     from procman.sinks.stream import Stream
 
 SPARE_FILES = 64  # what procman opens for itself, with some room
@@ -264,7 +265,7 @@ class _Run:
         self._supervisor.attach(multiplexer)
 
     def _open_sinks(self, on_room: Any) -> None:
-        from procman.sinks.console import Console, Style, Target
+        from procman.sinks.console import Console, Style
         from procman.sinks.stream import Stream
 
         index_of = {entry.name: index for index, entry in enumerate(self._app.procfile.types)}
