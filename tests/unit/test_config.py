@@ -132,7 +132,7 @@ def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
 
 def test_each_setting_has_its_variable() -> None:
     words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
-    words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
+    words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes") | {"log_size": "10M", "log_files": "5"}
     caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
     file = read_caller(caller)
     assert not file.problems
