@@ -29,13 +29,14 @@ ALLOWED_KB = 3 * 1024  # of growth: the allocator's own ups and downs, measured 
 MAX_TOLD = 20  # broken lines
 MARK = "PROCMAN_SOAK"
 
-# Parts of 200; the rest idles. A clean exit is brought back for ever, with up to 30 s between.
+# Parts of 200; the rest idles. A clean exit is brought back for ever, with up to 30 s between. Each begins with more
+# than is kept of one for `procman logs`: so what is kept is full from the beginning, and no growth.
 PROCFILE = r"""
-idle: exec sleep 100000
-short: sleep $((PROCMAN_INSTANCE % 7 + 1))
-orphans: for i in 1 2 3; do (setsid sleep 0.$i &); done; (setsid sh -c 'sleep 1 & sleep 100' &); sleep 4
+idle: seq 15000; exec sleep 100000
+short: seq 15000; sleep $((PROCMAN_INSTANCE % 7 + 1))
+orphans: seq 15000; for i in 1 2 3; do (setsid sleep 0.$i &); done; (setsid sh -c 'sleep 1 & sleep 100' &); sleep 4
 flood: i=0; while :; do seq -f 'line %.0f' $i $((i + 19999)); i=$((i + 20000)); sleep 0.5; done
-prompts: while :; do printf 'a piece '; sleep 1.2; echo of a line; done
+prompts: seq 15000; while :; do printf 'a piece '; sleep 1.2; echo of a line; done
 """
 SHARES = {"short": 0.25, "orphans": 0.05, "flood": 0.05, "prompts": 0.05}
 
@@ -220,10 +221,10 @@ def soak(minutes: float, instances: int, folder: str) -> dict[str, object]:
     while time.monotonic() - began_s < WARM_UP_S + minutes * 60:
         kills += bother(supervisor, chance)
         sign = "-" if scales % 2 else "+"
-        scales += scale(folder, {"idle": f"{sign}20", "flood": f"{sign}2", "orphans": f"{sign}2"})
+        scales += scale(folder, {"idle": f"{sign}20", "flood": f"{sign}2"})
         time.sleep(5)
     if scales % 2:
-        scales += scale(folder, {"idle": "-20", "flood": "-2", "orphans": "-2"})
+        scales += scale(folder, {"idle": "-20", "flood": "-2"})
         time.sleep(5)
     after = settled(manager.pid, supervisor)
     manager.send_signal(signal.SIGTERM)

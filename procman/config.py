@@ -10,7 +10,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
 
 from procman.errors import (
     NOTE,
@@ -22,6 +21,20 @@ from procman.errors import (
     quoted,
 )
 from procman.ports import DEFAULT_BASE, DEFAULT_STEP, MAX_PORT
+from procman.records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any, Protocol
+
+    class _Sourced(Protocol):
+        """A binding of `.env`."""
+
+        @property
+        def value(self) -> str: ...
+        @property
+        def source(self) -> SourceRef: ...
+
 
 DEFAULT = "default"
 """The origin of a value that nobody gave."""
@@ -37,6 +50,7 @@ class ProcessSettings(NamedTuple):
     on_exit: str | None = None  # "stop", "fail" or "ignore"
     grace_s: float | None = None  # inf: never killed
     stop_signal: int | None = None
+    success_codes: tuple[int, ...] = ()  # exit codes that are no failure, besides 0
     env: Mapping[str, str] = NOTHING
 
 
@@ -60,6 +74,8 @@ class Settings(NamedTuple):
     prefix: bool = True
     interpolates: bool = False
     env_encoding: str = "utf-8"
+    log_memory: int = 64 * 1024  # bytes of output kept of each instance, for `procman logs`
+    log_memory_total: int = 16 * 1024 * 1024  # and of all together
     log_bytes: int = 10 * 2**20  # of each file of `start --detach`
     log_files: int = 5  # with the one that is written to
     processes: Mapping[str, ProcessSettings] = NOTHING
@@ -85,15 +101,6 @@ class SettingsFile(NamedTuple):
     values: Mapping[str, Given]
     processes: Mapping[str, ProcessSettings] = NOTHING
     problems: tuple[Problem, ...] = ()
-
-
-class _Sourced(Protocol):
-    """A binding of `.env`."""
-
-    @property
-    def value(self) -> str: ...
-    @property
-    def source(self) -> SourceRef: ...
 
 
 # --- the kinds of values ---------------------------------------------------------------------------------------------
@@ -136,17 +143,15 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
-_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
-def _size(value: Any) -> int:
-    """Return bytes from "10M", "512K", "1G", or a number of bytes."""
+def _size(least: int, value: Any) -> int:
+    """Return bytes from "64KiB", "10M", "1 GB", or a number of bytes; units are powers of 1024."""
     if isinstance(value, str):
-        parts = re.fullmatch(r"([0-9]{1,12}) ?([KMG]?)(?:i?B)?", value)
-        if parts is None:
-            raise ValueError
-        value = int(parts[1]) * _SIZES[parts[2]]
-    if type(value) is not int or not 4096 <= value <= 2**40:
+        parts = re.fullmatch(r"([0-9]{1,12}) ?([kKMG]?)(?:i?B)?", value)
+        value = int(parts[1]) * _SIZES[parts[2].upper()] if parts else -1
+    if type(value) is not int or not least <= value <= 1024**4:
         raise ValueError
     return value
 
@@ -213,9 +218,17 @@ _PORT = _Kind(
     lambda value: None if value is False else _whole(1, value),
 )
 _SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
-_SIZE = _Kind('a number of bytes from 4096 up, or a size such as "10M"', _size, _size)
+_SIZE = _Kind('a size such as "64KiB" or "16MiB"', lambda value: _size(0, value), lambda value: _size(0, value))
+_FILE_SIZE = _Kind('a size such as "10MiB", from 4096 bytes up', *[lambda value: _size(4096, value)] * 2)
 _COUNT = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
+
+def _codes(value: Any) -> tuple[int, ...]:
+    if not all(type(code) is int and 0 <= code <= 255 for code in _exactly(list, value)):
+        raise ValueError
+    return tuple(value)
+
+
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
 _TEXT = _Kind("a string", str, lambda value: _exactly(str, value))
@@ -245,9 +258,11 @@ SETTINGS: Mapping[str, Setting] = {
     "timestamp": Setting("timestamp", _FLAG, "--no-timestamp"),
     "prefix": Setting("prefix", _FLAG, "--no-prefix"),
     "interpolate": Setting("interpolates", _FLAG, "--interpolate"),
-    "log_size": Setting("log_bytes", _SIZE),
+    "log_size": Setting("log_bytes", _FILE_SIZE),
     "log_files": Setting("log_files", _COUNT),
     "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
+    "log_memory": Setting("log_memory", _SIZE),
+    "log_memory_total": Setting("log_memory_total", _SIZE),
 }
 """The settings by their key in procman.toml; PROCMAN_ and the key in upper case is the variable."""
 
@@ -255,6 +270,9 @@ PROCESS_SETTINGS: Mapping[str, Setting] = {
     "restart": Setting("restart", _one_of("no", "on-failure", "always")),
     "on_exit": Setting("on_exit", _ON_EXIT),
     "grace": Setting("grace_s", _SECONDS),
+    "success_codes": Setting(
+        "success_codes", _Kind("a list of exit codes from 0 to 255, such as [143]", _codes, _codes)
+    ),
     "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
     "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from procman.errors import (
     AMBIGUOUS,
@@ -23,6 +22,7 @@ from procman.errors import (
     quoted,
     read_text,
 )
+from procman.records import NamedTuple
 
 MAX_STATEMENTS = 100_000
 """Assignments and comments of one file. No system starts a program with such an environment, and reading takes 1 s."""

@@ -6,7 +6,8 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from procman.records import NamedTuple
 
 
 class SourceRef(NamedTuple):
@@ -155,6 +156,7 @@ EXIT_KILLED = 1
 EXIT_BUG = 70
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
+EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from procman.errors import ConfigError, UsageMistake, did_you_mean, quoted
 from procman.procfile import ProcessType
+from procman.records import NamedTuple
 
 RELEASE = "release"
 """The type that runs once before the others (Heroku's release phase); `all` does not mean it."""

@@ -16,6 +16,10 @@ from procman import sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, system_failure
 from procman.kernel import become_subreaper, flush_standard_streams
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from procman.modes import Modes
+
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 EMERGENCY_GRACE_S = 1.0
 KILL_WAIT_S = 2.0
@@ -30,11 +34,17 @@ def tell_stderr(text: str) -> None:
         pass
 
 
-def run_guarded(supervise: Callable[[int], int], run_id: str, tell: Callable[[str], None] = tell_stderr) -> int:
+def run_guarded(
+    supervise: Callable[[int], int],
+    run_id: str,
+    tell: Callable[[str], None] = tell_stderr,
+    modes: Modes | None = None,
+) -> int:
     """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
 
     `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes; `tell` takes a line about what
-    the supervisor could not tell. The child never returns.
+    the supervisor could not tell. The child never returns. `modes` of the user's terminal are taken now and given back
+    at the end, by the child only if the guard dies.
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
@@ -42,12 +52,21 @@ def run_guarded(supervise: Callable[[int], int], run_id: str, tell: Callable[[st
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    if modes is not None:
+        modes.take()
+    adopts = become_subreaper()  # before the fork, so that what it imports (0.8 ms) is there for both
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
         _run_child(supervise, guard_fd, tell)
     os.close(guard_fd)
-    return _Guard(child, run_id, tell).wait()
+    if modes is not None:
+        modes.follow_stops()
+    try:
+        return _Guard(child, run_id, tell, adopts).wait()
+    finally:
+        if modes is not None:
+            modes.give_back()
 
 
 def _run_child(supervise: Callable[[int], int], guard_fd: int, tell: Callable[[str], None]) -> None:
@@ -69,7 +88,7 @@ def _run_child(supervise: Callable[[int], int], guard_fd: int, tell: Callable[[s
 
 
 class _Guard:
-    def __init__(self, supervisor: int, run_id: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: int, run_id: str, tell: Callable[[str], None], adopts: bool) -> None:
         self._supervisor = supervisor
         self._run_id = run_id
         self._tell = tell
@@ -78,7 +97,7 @@ class _Guard:
         for signum in FORWARDED:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._forward)
-        self._adopts = become_subreaper()
+        self._adopts = adopts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:

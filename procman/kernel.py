@@ -73,3 +73,13 @@ def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+
+
+def complain(text: str) -> None:
+    """Tell the user a line on stderr, if anybody reads it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+    except OSError:
+        pass

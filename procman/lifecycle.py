@@ -7,7 +7,8 @@ table is total: every pair of state and input is a row here or is IGNORED by nam
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+
+from procman.records import NamedTuple
 
 
 class State(StrEnum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from procman.config import Settings
 from procman.environment import EnvFile
 from procman.procfile import ProcessType
+from procman.records import NamedTuple
 from procman.spec import ProcessSpec, defaults, identity
 
 CALLER = "caller"

@@ -7,9 +7,9 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SpawnError
+from procman.records import NamedTuple
 from procman.spec import ProcessSpec, os_bytes
 
 # CPython ignores these two, and an ignored signal stays ignored across execve (signal(7)): children get the default.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from procman.errors import AMBIGUOUS, NOTE, REFUSED, WARNING, Problem, SourceRef, capped, quoted, read_text
+from procman.records import NamedTuple
 
 # The expression of Foreman and Honcho, but for `\s`, where they differ: Python's counts U+00A0, Ruby's does not.
 ENTRY = re.compile(r"([A-Za-z0-9_-]+):([ \t]*)(.*)")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import NamedTuple
 
 from procman.events import Event, Output
+from procman.records import NamedTuple
 
-INSTANCE_BYTES = 64 * 1024
-TOTAL_BYTES = 16 * 1024 * 1024
-EVENT_BYTES = 100  # what an event that is no output counts for
+EVENT_BYTES = 250  # what an event takes beside its output: short lines, one by one, would else be ten times the limit
 
 
 class Kept(NamedTuple):
@@ -34,7 +32,7 @@ class _Shelf:
 class Ring:
     """Keeps the last `instance_bytes` of each instance, and no more than `total_bytes` of all together."""
 
-    def __init__(self, instance_bytes: int = INSTANCE_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+    def __init__(self, instance_bytes: int, total_bytes: int) -> None:
         self._instance_bytes = instance_bytes
         self._total_bytes = total_bytes
         self._limit_bytes = instance_bytes
@@ -47,16 +45,15 @@ class Ring:
             shelf = self._shelves[event.name] = _Shelf()
             self._share()
         self._number += 1
+        size = EVENT_BYTES
         if type(event) is Output:
-            size = len(event.block)
-            if size > self._limit_bytes:
+            too_much = len(event.block) + EVENT_BYTES - self._limit_bytes
+            if too_much > 0:
                 # Its last lines: from behind the first newline of what fits.
-                start = event.block.find(b"\n", size - self._limit_bytes) + 1 or size - self._limit_bytes
+                start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
                 event = event._replace(block=event.block[start:])
                 shelf.dropped_bytes += start
-                size -= start
-        else:
-            size = EVENT_BYTES
+            size += len(event.block)
         shelf.kept.append(Kept(self._number, event))
         shelf.held_bytes += size
         if shelf.held_bytes > self._limit_bytes:
@@ -86,7 +83,7 @@ class Ring:
     def _trim(self, shelf: _Shelf) -> None:
         while shelf.held_bytes > self._limit_bytes and shelf.kept:
             event = shelf.kept.popleft().event
-            size = len(event.block) if type(event) is Output else EVENT_BYTES
-            shelf.held_bytes -= size
+            shelf.held_bytes -= EVENT_BYTES
             if type(event) is Output:
-                shelf.dropped_bytes += size
+                shelf.held_bytes -= len(event.block)
+                shelf.dropped_bytes += len(event.block)

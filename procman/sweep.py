@@ -7,9 +7,9 @@ import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from procman.kernel import FAULT_SWITCH
+from procman.records import NamedTuple
 
 _SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox", "ksh", "mksh", "zsh"})
 

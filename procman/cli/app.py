@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procman.config import DEFAULT, SETTINGS, Settings, SettingsFile, name_problems, resolve_settings, with_dotenv
 from procman.errors import (
@@ -26,10 +25,13 @@ from procman.errors import (
     judged,
     refused,
 )
+from procman.kernel import complain
 from procman.procfile import Procfile, parse_procfile
+from procman.records import NamedTuple
 
-if TYPE_CHECKING:
-    import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any
 
     from procman.environment import Binding, EnvFile
 
@@ -57,11 +59,10 @@ class Finding(NamedTuple):
     is_lowered: bool  # it would stop the run but for `--lenient`
 
 
-def control_directory(context: click.Context) -> str:
+def control_directory(given: Mapping[str, Any]) -> str:
     """Return where the supervisors of the Procfile that the options name have their sockets; no file is read."""
     from procman.control.directory import NAME
 
-    given = context.find_root().ensure_object(dict)
     procfile = given.get("procfile") or ""
     beside = os.path.dirname(procfile) if procfile not in ("", STDIN) else given.get("root") or ""
     return os.path.join(_absolute(beside or "."), NAME)
@@ -80,9 +81,9 @@ class App(NamedTuple):
     is_verbose: bool
 
 
-def load_app(context: click.Context, options: Mapping[str, Any] | None = None) -> App:
+def load_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> App:
     """Return what `read_app` reads. Raises every error of all files at once."""
-    app = read_app(context, options)
+    app = read_app(given, options)
     raise_refused(app.findings)
     return app
 
@@ -112,12 +113,13 @@ def overridden(app: App) -> list[str]:
     return [f"{winner} overrides {', '.join(names)} of {loser}"] if names else []
 
 
-def read_app(context: click.Context, options: Mapping[str, Any] | None = None) -> App:
-    """Read all files, whatever is wrong with them. `options` are those of the command itself, by key of SETTINGS.
+def read_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> App:
+    """Read all files, whatever is wrong with them.
+
+    `given` are the `input_options` by name, `options` those of the command itself by key of SETTINGS.
 
     Raises MissingFileError if there is no root, UsageMistake where standard input would be read twice.
     """
-    given = context.find_root().ensure_object(dict)
     said = {key: given[key] for key in SETTINGS if key in given} | dict(options or {})
     if given.get("no_port"):
         said["port"] = None
@@ -302,11 +304,7 @@ def _patience(path: str) -> Iterator[None]:
         return
     import signal
 
-    import click
-
-    handler = signal.signal(
-        signal.SIGALRM, lambda *_: click.echo(f"procman: waiting for somebody to write {path}", err=True)
-    )
+    handler = signal.signal(signal.SIGALRM, lambda *_: complain(f"procman: waiting for somebody to write {path}"))
     timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
     try:
         yield
@@ -328,6 +326,17 @@ def _absolute(path: str) -> str:
         return os.path.abspath(path)
     except OSError:  # getcwd(2): it was deleted under us
         raise MissingFileError("the working directory is gone", hint="change to one that exists, or give -d") from None
+
+
+def wants_colour(choice: str, is_terminal: bool) -> bool:
+    """Tell whether to colour what is written: `choice` is always, never or auto."""
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
+        return True
+    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def enter(root: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from procman.cli.app import App, Finding, overridden, raise_refused, read_app
-from procman.cli.options import input_options
+from procman.cli.options import given_of, input_options
 from procman.config import PROCESS_SETTINGS, SETTINGS
 from procman.errors import NOTE, REFUSED, WARNING, ProcfileError, ProcmanError
 from procman.formation import resolve_formation
@@ -18,6 +18,7 @@ from procman.spec import os_bytes, resolve
 
 
 @click.command(
+    short_help="Tell everything wrong in Procfile, env files and settings.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -37,8 +38,7 @@ def command(context: click.Context, strict: bool, heroku: bool) -> None:
     The exit code is 0, 65 for a line that cannot be read, 66 for a missing file, 78 for a setting that cannot be.
     Warnings do not change it without --strict.
     """
-    context.find_root().ensure_object(dict)["strict"] = strict
-    app = read_app(context)
+    app = read_app({**given_of(context), "strict": strict})
     for note in app.notes:
         _say(f"procman: {note}")
     for severity in (NOTE, WARNING):

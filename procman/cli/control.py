@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from procman.cli.app import control_directory
-from procman.cli.options import OfSetting, completing, place_options, place_options_without_f
+from procman.cli.options import OfSetting, completing, given_of, place_options, place_options_without_f
 from procman.config import Settings, resolve_settings
 from procman.control.client import Control, NotInTime, Peer, failure_of, instances_in, is_last
 from procman.control.protocol import Message
@@ -51,7 +51,7 @@ control_options_without_f = place_options_without_f
 @contextmanager
 def control_of(context: click.Context) -> Iterator[Control]:
     """Find the supervisors of the Procfile that the options name. Raises ControlError."""
-    control = Control(control_directory(context))
+    control = Control(control_directory(given_of(context)))
     try:
         yield control
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procman.cli.app import App, load_app, said_of_input
-from procman.cli.options import completing, input_options
+from procman.cli.options import completing, given_of, input_options
 from procman.config import SETTINGS
 from procman.errors import SourceRef, UsageMistake, did_you_mean, quoted
 from procman.formation import MAX_COUNT
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Print the environment of an instance.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -49,7 +50,7 @@ def command(
     """
     from procman.origins import CALLER, origins
 
-    app = load_app(context)
+    app = load_app(given_of(context))
     for note in said_of_input(app):
         click.echo(f"procman: {note}", err=True)
     spec = _spec(app, instance)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from procman.control.protocol import Message, event_of
 from procman.events import SYSTEM, Event, Notice, Output
+from procman.records import NamedTuple
 from procman.sinks.console import text_of
 
 MAX_HELD_BYTES = 1024 * 1024  # of a line whose end has not come

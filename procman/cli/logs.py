@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from procman.cli.app import wants_colour
 from procman.cli.control import (
     ANY_NAMES,
     HELP,
@@ -21,7 +22,7 @@ from procman.cli.control import (
     look_settings,
 )
 from procman.cli.history import Choice, Following, chosen, kept, merged, told
-from procman.cli.options import OfSetting, wants_colour
+from procman.cli.options import OfSetting
 from procman.config import Settings
 from procman.control.client import Control, Peer, failure_of, is_last
 from procman.control.protocol import Message

@@ -1,98 +1,42 @@
-"""The command `procman`: finds the sub-command, and turns every error into a line and an exit code."""
+"""The command `procman`: chooses who reads the command line, and turns every error into a line and an exit code."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import os
-from typing import NoReturn
+import sys
 
 gc.disable()  # nothing made while starting is garbage: looking for some costs a tenth of the time to the first child
 
-import click  # noqa: E402
+from procman.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_READER_GONE, ProcmanError, system_failure  # noqa: E402
+from procman.kernel import complain, flush_standard_streams  # noqa: E402
 
-from procman.cli.options import input_options  # noqa: E402
-from procman.errors import EXIT_BUG, EXIT_READER_GONE, ProcmanError, system_failure  # noqa: E402
-from procman.kernel import flush_standard_streams  # noqa: E402
-
-# Imported when used: every module costs half a millisecond on the way to the first child.
-COMMANDS = {
-    "start": "procman.cli.start",
-    "run": "procman.cli.run",
-    "check": "procman.cli.check",
-    "env": "procman.cli.env",
-    "ps": "procman.cli.ps",
-    "logs": "procman.cli.logs",
-    "stop": "procman.cli.stop",
-    "restart": "procman.cli.restart",
-    "scale": "procman.cli.scale",
-    "signal": "procman.cli.signal",
-    "quit": "procman.cli.quit",
-    "completion": "procman.cli.completion",
-    "version": "procman.cli.version",
-}
-
-
-class LazyCommands(click.Group):
-    """A group that imports a command's module when the command is named."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
-        return command
-
-
-@click.group(
-    cls=LazyCommands,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Files are Procfile and .env in this directory unless -f, -d or -e say otherwise; "
-    "these options stand before or after the command.",
-)
-@input_options
-def cli() -> None:
-    """Run the process types of a Procfile: start them, scale them, merge their output, and leave nothing behind.
-
-    \b
-    procman start                   every process type once
-    procman start web=2 worker      only these, two of web
-    procman run web=2 worker=4      the same, as a formation
-    procman run manage migrate      a one-off task in the same environment
-    """
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any, NoReturn
 
 
 def main() -> None:
     """Run the command line and exit by the table in docs/exit-codes.md; never a traceback."""
     _open_standard_streams()
-    if os.environ.get("_PROCMAN_COMPLETE"):
-        from procman.cli.completion import answer
-
-        _exit(answer(cli))
     try:
-        code = cli.main(prog_name="procman", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        code = 130
-    except SystemExit:  # click's way with a closed pipe
-        code = EXIT_READER_GONE
+        code = _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        complain("")
+        code = EXIT_INTERRUPTED
     except ProcmanError as error:
-        _complain(str(error))
+        complain(str(error))
         code = error.exit_code
     except BrokenPipeError:
         code = EXIT_READER_GONE
     except (OSError, ImportError) as error:
         failure = system_failure(error)
-        _complain(str(failure))
+        complain(str(failure))
         code = failure.exit_code
     except Exception as error:
         if os.environ.get("PROCMAN_DEBUG"):
             raise
-        _complain(f"procman: a bug of ours: {type(error).__name__}: {error} — PROCMAN_DEBUG=1 shows where")
+        complain(f"procman: a bug of ours: {type(error).__name__}: {error} — PROCMAN_DEBUG=1 shows where")
         code = EXIT_BUG
     _exit(code if isinstance(code, int) else 0)
 
@@ -105,16 +49,31 @@ def _exit(code: int) -> NoReturn:
         code = EXIT_READER_GONE
     except OSError as error:
         if not code:
-            _complain(str(system_failure(error)))
+            complain(str(system_failure(error)))
             code = 1
     os._exit(code)
 
 
-def _complain(text: str) -> None:
-    try:
-        click.echo(text, err=True)
-    except OSError:
-        pass
+def _run(words: list[str]) -> Any:
+    if os.environ.get("_PROCMAN_COMPLETE"):
+        from procman.cli.completion import answer
+        from procman.cli.group import cli
+
+        return answer(cli)
+    if words[:1] == ["start"] and not any(word.startswith("-") for word in words):
+        # Without options there is nothing to parse, and click would be half the time to the first child: 20 of 40 ms.
+        from procman.cli.start import start
+
+        return start({}, words[1:], {})
+    from procman.cli.options import run_by_click
+
+    if words[:1] == ["start"]:  # the group around it has eleven options more for click to make and look for: 2 ms
+        from procman.cli.start_options import command
+
+        return run_by_click(command, "procman start", words[1:])
+    from procman.cli.group import cli
+
+    return run_by_click(cli, "procman", words)
 
 
 def _open_standard_streams() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from procman.config import SETTINGS, Wrong, value_of
+from procman.errors import EXIT_INTERRUPTED, EXIT_READER_GONE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,17 +39,6 @@ def completing(kind: str) -> Callable[[click.Context, click.Parameter, str], lis
         return completion.complete(kind, context, param, incomplete)
 
     return complete
-
-
-def wants_colour(choice: str, is_terminal: bool) -> bool:
-    """Tell whether to colour what is written: `choice` is always, never or auto."""
-    if choice != "auto":
-        return choice == "always"
-    if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
-        return False
-    if os.environ.get("FORCE_COLOR", "0") not in ("0", ""):
-        return True
-    return is_terminal and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def flattened(context: click.Context, parameter: click.Parameter, groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
@@ -100,6 +89,25 @@ PROCFILE_WITHOUT_F = click.option(
 )
 
 
+def run_by_click(command: click.Command, name: str, words: Sequence[str]) -> Any:
+    """Run what the command line says; return the exit code, or None."""
+    try:
+        return command.main(words, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except SystemExit:  # click's way with a closed pipe
+        return EXIT_READER_GONE
+
+
+def given_of(context: click.Context) -> dict[str, Any]:
+    """Return the `input_options` that were given, by name."""
+    given: dict[str, Any] = context.find_root().ensure_object(dict)
+    return given
+
+
 def input_options(function: Function) -> Function:
     """Add the options that say what to read; given before and after the command's name, the later one counts."""
     return _collected(function, INPUT_OPTIONS)
@@ -117,8 +125,7 @@ def place_options_without_f(function: Function) -> Function:
 
 def _collected(function: Function, options: Sequence[Callable[[Any], Any]]) -> Function:
     def collect(*args: Any, **kwargs: Any) -> Any:
-        context = click.get_current_context()
-        given = context.find_root().ensure_object(dict)
+        given = given_of(click.get_current_context())
         for option in names:
             value = kwargs.pop(option)
             if value not in (None, ()):

@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from procman.cli.app import wants_colour
 from procman.cli.control import ANY_NAMES, HELP, control_of, control_options, look_options, look_settings
-from procman.cli.options import OfSetting, wants_colour
+from procman.cli.options import OfSetting
 from procman.cli.table import table
 from procman.config import Settings
 from procman.control.protocol import Message

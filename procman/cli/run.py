@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from procman.cli.app import App, enter, load_app, said_of_input
-from procman.cli.options import completing, input_options
+from procman.cli.options import completing, given_of, input_options
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
 from procman.kernel import flush_standard_streams
 from procman.procfile import ProcessType
@@ -37,6 +37,7 @@ class OneOff(click.Command):
 
 
 @click.command(
+    short_help="Run one command as the processes run.",
     cls=OneOff,
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -73,7 +74,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> Any:
         raise click.UsageError("Missing argument 'COMMAND'.", context)
     if not is_program and COUNT.fullmatch(words[0]):
         return _start(context, list(words))
-    app = load_app(context)
+    app = load_app(given_of(context))
     for note in said_of_input(app):
         click.echo(f"procman: {note}", err=True)
     entry = None if is_program else next((known for known in app.procfile.types if known.name == words[0]), None)
@@ -93,7 +94,7 @@ def _spec(app: App, entry: ProcessType) -> ProcessSpec:
 
 def _start(context: click.Context, words: list[str]) -> Any:
     """`run web=2 worker=4` is `start web=2 worker=4`, options and all; a mix of both meanings is refused."""
-    from procman.cli.start import command as start
+    from procman.cli.start_options import command as start
 
     with start.make_context("start", list(words), parent=context.parent) as started:
         odd = next((name for name in started.params["names"] if not COUNT.fullmatch(name)), None)

@@ -9,16 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import click
 
 from procman import kernel, sweep
-from procman.cli.app import App, control_directory, enter, load_app, said_of_input
-from procman.cli.options import OfSetting, completing, flattened, input_options, wants_colour
+from procman.cli.app import App, control_directory, enter, load_app, said_of_input, wants_colour
 from procman.config import SETTINGS
 from procman.control.directory import Claim
-from procman.errors import EXIT_KILLED, ControlError, OutputFileError, SpawnError
+from procman.errors import (
+    EXIT_KILLED,
+    ControlError,
+    OutputFileError,
+    SpawnError,
+    UsageMistake,
+    did_you_mean,
+    quoted,
+)
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
 from procman.guard import run_guarded, tell_stderr
@@ -28,9 +32,14 @@ from procman.process import Terminal
 from procman.spec import ProcessSpec, name_width, resolve
 from procman.supervisor import Supervisor
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Any
+
     from procman.cli.detach import Background
     from procman.control.requests import Requests
+    from procman.keyboard import Keyboard
+    from procman.modes import Modes
     from procman.sinks import Sink
     from procman.sinks.stream import Stream
 
@@ -39,91 +48,58 @@ HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
 
-COUNTS: Any = {"metavar": "TYPE=N,...", "shell_complete": completing("formation")}
-TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
+def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Run the formation to its end; return the exit code. `given` are the `input_options`, `options` those of `start`.
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
-Examples:
-  procman start                     every process type of ./Procfile once
-  procman start web=2 worker        only these; counts as arguments
-  procman start -m all=1,worker=4   Foreman's formation: types not listed run `all` or 0
-  procman start -c web=2            Honcho's concurrency: types not listed run once
-  procman start -f app/Procfile -e app/.env,local.env -p 7000
-  procman start --detach            in the background; then ps, logs -f, quit
-""",
-)
-@input_options
-@click.argument("names", nargs=-1, metavar="[TYPE[=COUNT]]...", shell_complete=completing("names"))
-@click.option("-m", "--formation", **COUNTS, help="Counts; `all=1` for the rest, which is else 0.")
-@click.option("-c", "--concurrency", **COUNTS, is_flag=False, flag_value="", help="Counts; the rest once.")
-@click.option("-t", "--timeout", "grace", metavar="TIME", type=OfSetting("grace"), help="Grace period; or 2m, inf. [5]")
-@click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
-@click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
-@click.option("--restart", **TYPES, type=OfSetting("restart"), help="Types that come back after an end; `all` for all.")
-@click.option("-q", "--quiet", **TYPES, type=OfSetting("quiet"), help="Types whose output is not shown.")
-@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), help="[auto]")
-@click.option("--no-color", "--no-colour", is_flag=True, help="The same as --color never.")
-@click.option("--timestamp/--no-timestamp", default=None, help="Show the time. [yes]")
-@click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
-@click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
-@click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
-@click.option("-D", "--detach", is_flag=True, help="Run in the background; return when all is up.")
-@click.option(
-    "--sink",
-    "sinks",
-    multiple=True,
-    metavar="jsonl:fd=N",
-    shell_complete=completing("sink"),
-    help="Events as JSON lines; or jsonl:FILE.",
-)
-@click.pass_context
-def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
-    """Start the process types of the Procfile and merge their output.
-
-    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once. With --detach the output goes to
-    .procman/log/procman.log beside the Procfile, and `procman quit` stops all.
+    What was not given may be missing in both.
     """
-    if options["concurrency"] == "":
-        raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
-    if options["no_color"]:
-        options["color"] = "never"
-    app = load_app(context, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
+    app = load_app(given, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
     settings = app.settings
     counts = resolve_formation(
         app.procfile.types,
         names=names,
-        foreman=options["formation"],
-        honcho=options["concurrency"],
+        foreman=options.get("formation"),
+        honcho=options.get("concurrency"),
         setting=settings.formation,
         origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
-    start = partial(_start, control_directory(context), app, counts, specs, options)
-    if not options["detach"]:
-        return start()
+    if options.get("attach"):
+        options = {**options, "attach": _attached(options["attach"], specs), "pty": True}
+    begin = partial(_begin, control_directory(given), app, counts, specs, options)
+    if not options.get("detach"):
+        return begin()
     from procman.cli.detach import detach
 
-    if options.get("attach"):
-        raise click.UsageError("--detach leaves the terminal, and --attach needs it: choose one of them.")
-    sink_fds = [int(place) for target in options["sinks"] if (place := target.rpartition(":fd=")[2]).isdecimal()]
-    return detach(start, control_directory(context), sink_fds)
+    targets = options.get("sinks", ())
+    sink_fds = [int(place) for target in targets if (place := target.rpartition(":fd=")[2]).isdecimal()]
+    return detach(begin, control_directory(given), sink_fds)
 
 
-def _start(
+def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
+    """Return the name of the instance that gets the keys. Raises UsageMistake."""
+    names = [spec.name for spec in specs if asked in (spec.name, spec.process_type)]
+    if len(names) > 1:
+        raise UsageMistake(f"--attach {asked}: only one can be attached", hint=f"choose one of {', '.join(names)}")
+    if not names:
+        known = dict.fromkeys(name for spec in specs for name in (spec.process_type, spec.name))
+        raise UsageMistake(f"--attach: {quoted(asked)} is not started", hint=did_you_mean(asked, known))
+    return names[0]
+
+
+def _begin(
     directory: str,
     app: App,
     counts: Mapping[str, int],
     specs: Sequence[ProcessSpec],
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     background: Background | None = None,
 ) -> int:
     notes = said_of_input(app)
     claim = _claim(directory, counts, notes, background is not None)
     notes += _port_notes(specs)
-    sink_fds = [_open_target(target) for target in options["sinks"]]
+    sink_fds = [_open_target(target) for target in options.get("sinks", ())]
     enter(app.settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -131,7 +107,7 @@ def _start(
     if background is not None and claim is not None:
         background.begin(claim, notes, width)
     run = _Run(app, specs, options, [*notes, _formation_note(counts)], sink_fds, width, claim, background)
-    return run_guarded(run.supervise, run.run_id, background.tell if background is not None else tell_stderr)
+    return run_guarded(run.supervise, run.run_id, background.tell if background else tell_stderr, run.modes)
 
 
 def _claim(directory: str, counts: Mapping[str, int], notes: list[str], is_needed: bool) -> Claim | None:
@@ -173,7 +149,7 @@ class _Run:
         self,
         app: App,
         specs: Sequence[ProcessSpec],
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         notes: list[str],
         sink_fds: list[int],
         width: int,
@@ -195,11 +171,18 @@ class _Run:
         self._is_ending = False
         self._sink_failure = 0
         self.run_id = f"{os.getpid()}-{time.time_ns()}"
+        self.modes = self._modes() if options.get("attach") else None
+
+    def _modes(self) -> Modes | None:
+        """Return the modes of the user's terminal, if there is one."""
+        from procman.modes import Modes, all_but_signals
+
+        return Modes(0, all_but_signals) if os.isatty(0) else None
 
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
         self._loop = Loop()
-        has_pty = self._options["pty"] if self._options["pty"] is not None else self._is_terminal
+        has_pty = self._options.get("pty") if self._options.get("pty") is not None else self._is_terminal
         self._file_limit = kernel.raise_file_limit(2 * len(self._specs) + SPARE_FILES)
         self._supervisor = Supervisor(
             self._loop,
@@ -215,6 +198,8 @@ class _Run:
         self._supervisor.start()
         self._attach_output()
         self._open_control()
+        if self._options.get("attach"):
+            self._attach_input(self._options["attach"])
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
         gc.enable()
         self._loop.run()
@@ -244,6 +229,8 @@ class _Run:
 
     def _on_guard_gone(self, guard_fd: int) -> None:
         self._loop.remove(guard_fd)
+        if self.modes is not None:
+            self.modes.give_back()
         self._supervisor.on_guard_gone()
 
     def _terminal(self) -> Terminal:
@@ -263,7 +250,7 @@ class _Run:
         from procman.output import Multiplexer
         from procman.ring import Ring
 
-        self._ring = Ring()
+        self._ring = Ring(self._settings.log_memory, self._settings.log_memory_total)
         self._multiplexer = multiplexer = Multiplexer(
             self._loop,
             self._emit,
@@ -287,8 +274,9 @@ class _Run:
             has_date=self._background is not None,
             has_prefix=self._settings.prefix,
             has_colour=wants_colour(self._settings.color, self._is_terminal),
-            is_filtered=self._is_terminal and not self._options["raw"],
+            is_filtered=self._is_terminal and not self._options.get("raw"),
             muted=frozenset(self._settings.quiet),
+            attached=self._options.get("attach") or "",
         )
         output: Target
         if self._background is None:
@@ -299,7 +287,7 @@ class _Run:
             self._sinks.append(self._background.watch(self._loop, self._supervisor))
         self._console = Console(output, style, lambda name: index_of.get(name, 0))
         self._sinks.append(self._console)
-        for fd, target in zip(self._sink_fds, self._options["sinks"], strict=True):
+        for fd, target in zip(self._sink_fds, self._options.get("sinks", ()), strict=True):
             from procman.sinks.jsonl import JsonLines
 
             stream = Stream(self._loop, fd, partial(self._on_sink_gone, target), on_room)
@@ -321,6 +309,15 @@ class _Run:
                 self._supervisor.stop(ControlError.exit_code, text)
         else:
             self._sinks.append(server)
+
+    def _attach_input(self, name: str) -> None:
+        from procman.keyboard import StandardInput
+
+        def keyboard() -> Keyboard | None:
+            instance = self._supervisor.instances.get(name)
+            return self._supervisor.keyboard_of(instance) if instance is not None else None
+
+        StandardInput(self._loop, keyboard).begin()
 
     def _make_requests(self) -> Requests:
         from procman.control.requests import Requests
@@ -358,12 +355,12 @@ class _Run:
             if self._background is not None:
                 self._tell(text)
             else:
-                click.echo(f"procman: {text}", err=True)
+                kernel.complain(f"procman: {text}")
             self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:
         if reason:
-            click.echo(f"procman: stdout cannot be written: {reason}", err=True)
+            kernel.complain(f"procman: stdout cannot be written: {reason}")
             self._supervisor.stop(EXIT_KILLED, "stopped because stdout cannot be written")
         elif not self._is_terminal:
             self._supervisor.on_reader_gone()
@@ -401,7 +398,7 @@ def _open_target(target: str) -> int:
     """Return the descriptor of `jsonl:fd=3` or `jsonl:FILE`, close-on-exec so that no child has it."""
     kind, _, place = target.partition(":")
     if kind != "jsonl" or not place or (place.startswith("fd=") and not place[3:].isdecimal()):
-        raise click.UsageError(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
+        raise UsageMistake(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
     try:
         if place.startswith("fd="):
             fd = int(place[3:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from procman.errors import ControlError
 
@@ -52,7 +52,7 @@ class Claim:
             os.mkdir(directory, 0o700)
         self.directory = directory
         self.directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._lock_fd = -1
+        self.lock_fd = -1
         try:
             self._check_owner()
         except OSError:
@@ -78,17 +78,17 @@ class Claim:
     def take(self, types: Collection[str]) -> None:
         """Claim `types` beside those claimed already. Raises ControlError where another supervisor runs one of them."""
         with self._all_locked():
-            for other_pid, others in self._others():
-                if shared := [name for name in others if name in types]:
-                    raise _already_running(other_pid, shared, [name for name in types if name not in shared])
-            if self._lock_fd < 0:
-                self._lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            running = [(pid, shared) for pid, others in self._others() if (shared := [n for n in others if n in types])]
+            if running:
+                raise _already_running(running, types)
+            if self.lock_fd < 0:
+                self.lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
+                fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.types = tuple(dict.fromkeys((*self.types, *types)))
             # Names of types are letters, digits, "_" and "-", so this is JSON.
             names = ", ".join(f'"{name}"' for name in self.types)
-            os.ftruncate(self._lock_fd, 0)
-            os.pwrite(self._lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
+            os.ftruncate(self.lock_fd, 0)
+            os.pwrite(self.lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
 
     def release(self) -> None:
         """Remove our files. The lock itself goes with the last process that has it open."""
@@ -111,7 +111,7 @@ class Claim:
         """Yield pid and types of each other supervisor that lives; remove what the dead have left."""
         for name in os.listdir(self.directory_fd):
             stem, _, kind = name.rpartition(".")
-            if kind != "lock" or not stem or (stem == str(self.pid) and self._lock_fd >= 0):
+            if kind != "lock" or not stem or (stem == str(self.pid) and self.lock_fd >= 0):
                 continue
             try:
                 fd = self._open(name, os.O_RDWR)
@@ -141,10 +141,14 @@ def _lock_content(data: bytes) -> tuple[int, list[str]]:
         return 0, []
 
 
-def _already_running(pid: int, shared: list[str], free: list[str]) -> ControlError:
-    names = " and ".join(shared)
-    without = f"`procman start {' '.join(free)}` starts the others" if free else "nothing else was to be started"
-    return ControlError(
-        f"{names} already {'runs' if len(shared) == 1 else 'run'} here, under procman with pid {pid}",
-        hint=f"`procman restart {' '.join(shared)}` restarts, `procman quit` ends it; {without}",
-    )
+def _already_running(running: Sequence[tuple[int, list[str]]], types: Collection[str]) -> ControlError:
+    """Name who runs which of `types`, and the command for either wish."""
+    shared = [name for _, names in running for name in names]
+    free = [name for name in types if name not in shared]
+    told = [
+        f"{' and '.join(names)} already {'run' if names[1:] else 'runs'} here, under procman with pid {pid}"
+        for pid, names in running
+    ]
+    ends = "`procman quit` ends " + ("both" if len(running) == 2 else "all" if running[2:] else "it")
+    rest = f"`procman start {' '.join(free)}` starts the rest" if free else "nothing else was to be started"
+    return ControlError("; ".join(told), hint=f"`procman restart {' '.join(shared)}` restarts, {ends}; {rest}")

@@ -8,19 +8,22 @@ from __future__ import annotations
 import _socket  # the part of socket that needs no other module
 import contextlib
 import os
-import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procman import __version__
 from procman.control.directory import Claim, inside
 from procman.errors import ControlError, ProcmanError
 from procman.events import Event, Output
 from procman.loop import Loop
+from procman.records import NamedTuple
 from procman.sinks.stream import Stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from procman.control.requests import Requests
 
 MAX_CONNECTIONS = 100
@@ -30,7 +33,7 @@ HELD_BYTES = 1024 * 1024  # of output that waits for a slow client
 PIECE_BYTES = 256 * 1024  # encoded in one turn
 LAST_WORD_S = 0.5  # how long the end of a run waits for a client that does not read
 
-Message = dict[str, Any]
+Message = dict[str, "Any"]
 
 
 class Lost(NamedTuple):
@@ -329,8 +332,9 @@ def _is_ours(fd: int) -> bool:
         return True  # only we can enter the directory
     peer = _socket.socket(fileno=os.dup(fd))
     try:
-        size = struct.calcsize("3i")
-        _, uid, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size))
+        # struct ucred: pid, uid and gid, four bytes each; the module struct would be 0.3 ms more at every start.
+        credentials = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        uid = int.from_bytes(credentials[4:8], sys.byteorder)
     finally:
         peer.close()
-    return bool(uid == os.geteuid())
+    return uid == os.geteuid()

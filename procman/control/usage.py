@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+
+from procman.records import NamedTuple
 
 
 class Usage(NamedTuple):

@@ -1,23 +1,24 @@
-"""Where events go: one class each, any object with these three names."""
+"""Where events go: one class each, any object with these names."""
 
 from __future__ import annotations
 
-from typing import Protocol
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from typing import Protocol
 
-from procman.events import Event
+    from procman.events import Event
 
+    class Sink(Protocol):
+        """Takes every event of a run, in order."""
 
-class Sink(Protocol):
-    """Takes every event of a run, in order."""
+        @property
+        def is_full(self) -> bool:
+            """Tell that no more output should be read for now: what was written waits for a slow reader."""
 
-    @property
-    def is_full(self) -> bool:
-        """Tell that no more output should be read for now: what was written waits for a slow reader."""
+        def write(self, event: Event) -> None: ...
 
-    def write(self, event: Event) -> None: ...
+        def close(self) -> None:
+            """Write what is held back; `is_idle` tells when it is out."""
 
-    def close(self) -> None:
-        """Write what is held back; `is_idle` tells when it is out."""
-
-    @property
-    def is_idle(self) -> bool: ...
+        @property
+        def is_idle(self) -> bool: ...

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Output, Restarting, Started
 from procman.kernel import signal_name
+from procman.records import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from procman.sinks.stream import Buffer
     from procman.sinks.terminal import Screen
 
+    class Target(Protocol):
+        """Where the bytes go: a Stream, or what a command writes to."""
 
-class Target(Protocol):
-    """Where the bytes go: a Stream, or what a command writes to."""
-
-    @property
-    def is_full(self) -> bool: ...
-    @property
-    def is_idle(self) -> bool: ...
-    def write(self, *buffers: Buffer) -> None: ...
-    def flush(self) -> None: ...
+        @property
+        def is_full(self) -> bool: ...
+        @property
+        def is_idle(self) -> bool: ...
+        def write(self, *buffers: Buffer) -> None: ...
+        def flush(self) -> None: ...
 
 
 class Style(NamedTuple):
@@ -36,6 +37,7 @@ class Style(NamedTuple):
     has_colour: bool = False
     is_filtered: bool = False  # a terminal that several instances share
     muted: frozenset[str] = frozenset()  # process types whose output is not shown
+    attached: str = ""  # the instance that gets the user's keys
 
 
 class Console:
@@ -136,7 +138,7 @@ class Console:
         if screen is None:
             from procman.sinks.terminal import Screen  # only for a terminal
 
-            screen = self._screens[name] = Screen()
+            screen = self._screens[name] = Screen(is_edited=name == self._style.attached)
         return screen
 
     # --- prefixes ---

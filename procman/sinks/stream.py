@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from procman.loop import Loop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from threading import Thread
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.helpers import alive, child, last_word, no_traceback, start_argv, wait_until
+from tests.faults.helpers import alive, child, last_word, no_traceback, shell_start, start_argv, wait_until
 from tests.support.app import CEILING_S, App, Run
 
 NOTHING = "nothing is left running"
@@ -50,9 +50,10 @@ def starts(run: Run) -> list[str]:
 
 def test_spawn_that_fails_while_scaling_is_an_end_for_all(app: App) -> None:
     """`big` cannot start, which ends the run; what was to start behind it must not, for nobody would stop it."""
-    values = "".join(f'B{number} = "{"x" * 100_000}"\n' for number in range(40))
+    values = "".join(f'B{number} = "{"x" * 100_000}"\n' for number in range(9))
     app("big: exec sleep 1000\nweb: exec sleep 1000", procman__toml=f"[process.big.env]\n{values}")
-    run = app.start("big=0", "web=1")
+    # A quarter of the stack's limit is what arguments and environment may take together (execve(2)).
+    run = app.spawn(shell_start(app, "ulimit -s 2048", "big=0", "web=1"), has_events=True)
     run.wait_for("ready", "web.1")
     reply = ask(app, {"do": "scale", "counts": {"big": 1, "web": 3}})
     assert "error" in reply or reply.get("done")

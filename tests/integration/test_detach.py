@@ -301,7 +301,7 @@ def test_a_second_start_is_refused(app: App) -> None:
     second = app.call("start", "-D")
     assert second.code == 69
     assert second.err_text.startswith(f"web already runs here, under procman with pid {pid} — ")
-    assert "`procman start worker` starts the others" in second.err_text
+    assert "`procman start worker` starts the rest" in second.err_text
     in_front = app.call("start")
     assert in_front.code == 69
     other, _ = detached(app, "worker")

@@ -506,3 +506,17 @@ def test_dotenv_switched_off(app: App) -> None:
     assert notices_before_the_formation(run) == ["PYTHON_DOTENV_DISABLED is set, so .env is not read"]
     assert said_by(app, Place(("-e", ".env"), dict(env)), "web") == "A=1"
     assert said_by(app, Place(("-e", "/dev/null"), {}), "web") == "A="
+
+
+def test_a_parent_directory_is_never_read(app: App) -> None:
+    """python-dotenv would walk up to the root of the file system."""
+    app.write(".env", "LEAKED=yes\n")
+    app.write("procman.toml", "port = 1\n")
+    app.write("below/Procfile", "web: echo leaked=$LEAKED\n")
+    for arguments in (["-d", "below"], ["-f", "below/Procfile"]):
+        run = app.call("start", *arguments, "-p", str(app.port))
+        assert run.code == 0
+        assert "leaked=" in run.text
+        assert "leaked=yes" not in run.text
+    inside = app.call("run", "sh", "-c", "echo leaked=$LEAKED port=$PORT_WEB", cwd=app.root / "below")
+    assert inside.lines[0] == "leaked= port=5000"

@@ -132,7 +132,8 @@ def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
 
 def test_each_setting_has_its_variable() -> None:
     words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
-    words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes") | {"log_size": "10M", "log_files": "5"}
+    words |= {"log_memory": "1KiB", "log_memory_total": "1KiB", "log_size": "1MiB", "log_files": "2"}
+    words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
     caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
     file = read_caller(caller)
     assert not file.problems
@@ -188,6 +189,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     "prefix = false": ("prefix", False),
     "interpolate = true": ("interpolates", True),
     "env_encoding = 'latin-1'": ("env_encoding", "latin-1"),
+    "log_memory = '64KiB'": ("log_memory", 65536),
+    "log_memory = '1 MB'": ("log_memory", 1024**2),
+    "log_memory = 0": ("log_memory", 0),
+    "log_memory_total = 4096": ("log_memory_total", 4096),
 }
 
 
@@ -226,6 +231,10 @@ WRONG = [
     "color = true",
     "timestamp = 'no'",
     "env_encoding = 8",
+    "log_memory = '1.5MiB'",
+    "log_memory = -1",
+    "log_memory = '1.5'",
+    "log_memory = '64x'",
 ]
 
 

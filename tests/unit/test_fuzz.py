@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procman.cli.main import cli
+from procman.cli.group import cli
 from procman.config import (
     SETTINGS,
     VARIABLES,

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from procman.cli import start_options
+from procman.cli.group import cli
+from tests.support.ports import port_block
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "procman"
 
-# The floors of the architecture. A room may import the rooms named, and `errors`.
+# The floors of the architecture. A room may import the rooms named, and floor 0.
 FLOOR_0_TO_2 = (
     "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
     "kernel loop process keyboard output ring probes services watch guard sweep sinks"
@@ -22,6 +26,7 @@ FLOOR_0_TO_2 = (
 ROOMS = {
     "__init__": "",
     "errors": "",
+    "records": "",
     "procfile": "",
     "environment": "",
     "config": "ports",
@@ -43,7 +48,8 @@ ROOMS = {
     "probes": "loop process readiness",
     "services": "loop readiness",
     "watch": "loop",
-    "guard": "kernel sweep",
+    "guard": "kernel sweep modes",
+    "modes": "",
     "sweep": "kernel",
     "ring": "events",
     "sinks": "events loop",
@@ -62,6 +68,7 @@ ROOMS = {
     "control/server": "__init__ control/directory control/protocol control/requests events loop sinks/stream",
     "control/requests": "control/protocol control/server events lifecycle process ring supervisor",
     "control/client": "control/directory control/protocol",
+    "control/viewer": "control/client control/protocol",
     "control/usage": "sweep",
     "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
     "tui": "control/client control/protocol",
@@ -116,7 +123,7 @@ def _is_module(name: str) -> bool:
 
 def may_import(room: str, other: str) -> bool:
     allowed = ROOMS[room].split()
-    if other in ("errors", "__init__", room) or "*" in allowed:
+    if other in ("records", "errors", "__init__", room) or "*" in allowed:
         return True
     if room != "cli" and other == "cli" and room != "__main__":
         return False
@@ -154,8 +161,14 @@ def lazy():
     assert may_import("supervisor", "sinks/console")
 
 
-def test_errors_import_nothing_of_ours() -> None:
-    assert not [module for module in imported((PACKAGE / "errors.py").read_text()) if module.startswith("procman")]
+def test_floor_0_imports_nothing_above() -> None:
+    ours = {
+        module
+        for name in ("errors", "records")
+        for module in imported((PACKAGE / f"{name}.py").read_text())
+        if module.startswith("procman")
+    }
+    assert ours <= {"procman.records"}
 
 
 def test_start_of_every_file() -> None:
@@ -181,7 +194,7 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 from procman.cli.main import main
-sys.argv = ["procman", "start"]
+sys.argv = ["procman", "start", *sys.argv[1:]]
 main()
 """
 
@@ -194,24 +207,29 @@ ONLY_WITH = {"dotenv": ".env", "tomllib": "procman.toml"}
 # What resolves and spawns; the sinks and everything else come after the first child.
 NEEDED = {
     "",
-    *(".cli", ".cli.app", ".cli.main", ".cli.options", ".cli.start", ".control", ".control.directory"),
+    *(".cli", ".cli.app", ".cli.main", ".cli.start", ".control", ".control.directory"),
     *(".config", ".environment", ".errors", ".events", ".formation", ".guard", ".kernel", ".lifecycle", ".loop"),
-    *(".leftovers", ".ports", ".process", ".procfile", ".restart", ".spec", ".supervisor", ".sweep"),
+    *(".leftovers", ".ports", ".process", ".procfile", ".records", ".restart", ".spec", ".supervisor", ".sweep"),
 }
 
 
-def modules_at_first_spawn(root: Path) -> set[str]:
+# What reads a command line that has options; click is with it.
+NEEDED_FOR_OPTIONS = {".cli.options", ".cli.start_options"}
+
+
+def modules_at_first_spawn(root: Path, *options: str) -> set[str]:
     report = root / "modules"
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHER],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEST_REPORT": str(report)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    with port_block() as port:  # one that is taken would be told with the name of its holder, which psutil finds
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHER, *options],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEST_REPORT": str(report), "PROCMAN_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     assert report.exists(), done.stderr
     assert done.returncode == 0, done.stderr
     return set(report.read_text().split("\n"))
@@ -224,22 +242,50 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return modules_at_first_spawn(root)
 
 
-@pytest.mark.parametrize("name", [*NEVER, *ONLY_WITH])
+@pytest.fixture(scope="module")
+def with_option(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    root = tmp_path_factory.mktemp("option")
+    (root / "Procfile").write_text("web: true\n")
+    return modules_at_first_spawn(root, "--no-prefix")
+
+
+@pytest.mark.parametrize("name", [*NEVER, *ONLY_WITH, "click", "typing"])
 def test_never_loaded_before_the_first_child(plain: set[str], name: str) -> None:
     assert not [module for module in plain if module.partition(".")[0] == name]
 
 
-def test_ours_before_the_first_child(plain: set[str]) -> None:
-    ours = {module.removeprefix("procman") for module in plain if module.partition(".")[0] == "procman"}
-    assert ".supervisor" in ours, "the watcher saw nothing"
-    assert len(ours) <= len(NEEDED), f"{len(ours)} modules of ours; not known as needed: {sorted(ours - NEEDED)}"
-    late = (".sinks", ".output", ".control.server", ".control.requests", ".control.protocol", ".ring", ".tui")
-    assert not [module for module in ours if module.startswith(late)]
+@pytest.mark.parametrize("name", [*NEVER, *ONLY_WITH])
+def test_nor_with_an_option(with_option: set[str], name: str) -> None:
+    assert "click" in with_option
+    assert not [module for module in with_option if module.partition(".")[0] == name]
 
 
-def test_all_together_stay_few(plain: set[str]) -> None:
-    """Click brings most of them; this is a ceiling against a careless import."""
-    assert len(plain) < 170, json.dumps(sorted(plain))
+LATE = (".sinks", ".output", ".control.server", ".control.requests", ".control.protocol", ".ring", ".tui")
+
+
+def test_ours_before_the_first_child(plain: set[str], with_option: set[str]) -> None:
+    for loaded, needed in ((plain, NEEDED), (with_option, NEEDED | NEEDED_FOR_OPTIONS)):
+        ours = {module.removeprefix("procman") for module in loaded if module.partition(".")[0] == "procman"}
+        assert ".supervisor" in ours, "the watcher saw nothing"
+        assert len(ours) <= len(needed), f"{len(ours)} modules of ours; not known as needed: {sorted(ours - needed)}"
+        assert not [module for module in ours if module.startswith(LATE)]
+
+
+def test_all_together_stay_few(plain: set[str], with_option: set[str]) -> None:
+    """Ceilings against a careless import; click brings most of the second."""
+    assert len(plain) < 70, json.dumps(sorted(plain))
+    assert len(with_option) < 170, json.dumps(sorted(with_option))
+
+
+def test_without_options_click_would_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`procman start` is run with no options at all, where click has nothing to read: it must mean the same."""
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(start_options, "start", lambda *told_of: told.append(told_of))
+    cli.main(["start", "web=2", "worker"], prog_name="procman", standalone_mode=False)
+    [(given, names, options)] = told
+    assert (given, names) == ({}, ("web=2", "worker"))
+    assert isinstance(options, dict)
+    assert not [name for name, value in options.items() if value]
 
 
 def test_dotenv_is_loaded_for_a_file_only(tmp_path: Path) -> None:
@@ -247,4 +293,5 @@ def test_dotenv_is_loaded_for_a_file_only(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("NAME=value\n")
     loaded = modules_at_first_spawn(tmp_path)
     assert "dotenv.parser" in loaded
-    assert not [module for module in loaded if module.partition(".")[0] in ("asyncio", "json", "psutil", "argparse")]
+    late = ("asyncio", "json", "psutil", "argparse", "click")
+    assert not [module for module in loaded if module.partition(".")[0] in late]
