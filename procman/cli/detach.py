@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from procman.cli.control import is_up, up_line
+from procman.cli.control import end_fd_of, is_up, up_line, wait_for_end
 from procman.config import Settings
 from procman.control.client import Control, instances_in
 from procman.control.directory import Claim
@@ -192,6 +192,8 @@ class _Caller:
         self._status_fd = status_fd
         self._directory = directory
         self._pid = 0
+        self._end_fd = -1
+        self._is_up = False
         self._log = ""
         self._log_start = 0
         self._signum = 0  # that asked us to give up
@@ -208,10 +210,17 @@ class _Caller:
                 os.kill(self._pid, signum)
 
     def wait(self) -> int:
-        """Wait until all is up, or the run has ended. Raises ProcmanError."""
+        """Wait until all is up, or the daemon has gone. Raises ProcmanError."""
+        try:
+            return self._wait()
+        finally:
+            if not self._is_up:
+                wait_for_end(self._end_fd)
+
+    def _wait(self) -> int:
         for word, rest in self._words():
             if word == "pid":
-                self._pid = int(rest)
+                self._pid, self._end_fd = int(rest), end_fd_of(int(rest))
                 if self._signum:
                     self._abort(self._signum, None)
             elif word == "note":
@@ -228,7 +237,9 @@ class _Caller:
                 return self._tell_end(int(rest))
             elif word == "up" and not self._signum:
                 with contextlib.suppress(ControlError):  # it has just ended, and that is the next word
-                    return self._tell_up(self._instances())
+                    instances = self._instances()
+                    self._is_up = True
+                    return self._tell_up(instances)
         return self._tell_end(EXIT_BUG)
 
     def _words(self) -> Iterator[tuple[str, str]]:

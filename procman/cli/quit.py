@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-from collections.abc import Iterator, Sequence
-
 import click
 
-from procman.cli.control import HELP, control_of, control_options, timeout_option
+from procman.cli.control import HELP, control_of, control_options, end_fd_of, timeout_option, wait_for_end
 from procman.control.client import NotInTime, Peer, failure_of, is_last
-
-LAST_STEP_S = 2.0  # from a supervisor's last word to the end of its process
 
 
 @click.command(
@@ -32,7 +25,8 @@ def command(context: click.Context, timeout_s: float) -> None:
     As Ctrl-C in its terminal does. The exit code is 0 when nothing is left running, 1 when something still is after
     --timeout.
     """
-    with control_of(context) as control, _ends([peer.pid for peer in control.peers]) as end_fds:
+    with control_of(context) as control:
+        end_fds = {peer: end_fd_of(peer.pid) for peer in control.peers}
         waiting: dict[Peer, None] = dict.fromkeys(control.peers)
         errors = []
         try:
@@ -43,7 +37,7 @@ def command(context: click.Context, timeout_s: float) -> None:
                 if "error" in message:
                     errors.append(message)
                 else:
-                    _wait_for(end_fds.get(peer.pid, -1))
+                    wait_for_end(end_fds[peer])
                     code = message.get("code")
                     text = f" with exit code {code}" if code else ""
                     click.echo(f"procman with pid {peer.pid} has ended{text}; nothing is left running")
@@ -54,25 +48,3 @@ def command(context: click.Context, timeout_s: float) -> None:
             raise failure_of(errors)
         if control.complaint:
             raise failure_of([{"error": control.complaint, "code": 69}])
-
-
-@contextlib.contextmanager
-def _ends(pids: Sequence[int]) -> Iterator[dict[int, int]]:
-    """Open a descriptor for each process that can be read when it has ended (pidfd_open(2)), where there are such."""
-    fds = {}
-    try:
-        for pid in pids:
-            with contextlib.suppress(OSError, AttributeError):
-                fds[pid] = os.pidfd_open(pid)
-        yield fds
-    finally:
-        for fd in fds.values():
-            os.close(fd)
-
-
-def _wait_for(end_fd: int) -> None:
-    """Wait until the process has gone, so that what it had locked is free for the next one."""
-    if end_fd >= 0:
-        poll = select.poll()
-        poll.register(end_fd, select.POLLIN)
-        poll.poll(LAST_STEP_S * 1000)

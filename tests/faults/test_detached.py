@@ -35,8 +35,7 @@ def detached(app: App, kind: str) -> tuple[Run, int, int]:
     run = app.start("-D", "-t", "0.3")
     for _ in range(KINDS[kind]):
         ready.receive()
-    run.wait_until(lambda: run.code is not None, "end of the command")
-    assert run.code == 0, run.failure("not started")
+    assert run.wait_command() == 0, run.failure("not started")
     guard = int(run.wait_line(r"with pid (\d+)")[1])
     [supervisor] = [pid for pid in children_of(guard) if b"procman" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return run, guard, supervisor
@@ -103,7 +102,7 @@ def test_supervisor_crashes(app: App) -> None:
     """A bug of ours is told in the log."""
     app("other: exec sleep 1000")
     run = app.start("-D", env={"PROCMAN_TEST_FAULT": "crash", "PROCMAN_DEBUG": "1"})
-    run.wait_until(lambda: run.code is not None, "end of the command")
+    run.wait_command()
     guard = int(run.wait_line(r"with pid (\d+)")[1])
     os.kill(run.supervisor_pid(), signal.SIGUSR1)
     wait_for_end(guard)

@@ -25,8 +25,7 @@ DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\S+) +\| (.*)")
 def detached(app: App, *arguments: str, **kwargs: object) -> tuple[Run, int]:
     """Start in the background; return the command's run, with the daemon's events, and the daemon's pid."""
     run = app.start("--detach", *arguments, **kwargs)
-    run.wait_until(lambda: run.code is not None, "end of the command")
-    assert run.code == 0, run.failure("not started")
+    assert run.wait_command() == 0, run.failure("not started")
     return run, pid_in(run)
 
 
@@ -165,7 +164,7 @@ def test_what_processes_inherit(app: App) -> None:
     assert found["ignored"] & 1 << (signal.SIGHUP - 1)
     assert sorted(found["fds"]) == ["0", "1", "2"]
     assert found["fds"]["0"] == "/dev/null"
-    run.wait_until(lambda: run.code is not None, "end of the command")
+    run.wait_command()
     second, _ = detached(app, "--pty", "tty")
     second.wait_output("terminal", "tty.1")
     assert second.wait_line("log: .procman/log/procman-2.log")
@@ -224,8 +223,7 @@ def test_a_run_that_is_over_at_once(app: App) -> None:
 
 def test_what_may_fail_is_told(app: App) -> None:
     run = app(f"web: exit 3\nworker: {SLEEP}").start("-D", "--can-die", "web")
-    run.wait_until(lambda: run.code is not None, "end of the command")
-    assert run.code == 1
+    assert run.wait_command() == 1
     assert run.lines[0] == "web.1 failed with code 3"
     assert run.err_text == "web.1 did not come up; the others run\n"
     quit_of(app)
@@ -292,7 +290,7 @@ def test_a_port_that_is_taken(app: App) -> None:
 
 def test_warnings_are_told_in_the_terminal(app: App) -> None:
     run = app(TWO, dotenv="A=1\nA=2\n").start("-D", "-v")
-    run.wait_until(lambda: run.code is not None, "end of the command")
+    run.wait_command()
     assert ".env:2" in run.err_text
     assert any(".env:2" in text for name, text in log_of(app) if name == "system")
     quit_of(app)
@@ -345,8 +343,7 @@ def test_a_terminal_that_is_closed_meanwhile(app: App, signum: int) -> None:
     run = app(f"web: test -e there || {{ touch there; exit 1; }}; {SLEEP}").start("-D", "--restart", "web")
     run.wait_for("restarting", "web.1")
     run.signal(signum)
-    run.wait_until(lambda: run.code is not None, "end of the command")
-    assert run.code == 128 + signum
+    assert run.wait_command() == 128 + signum
     run.wait_until(lambda: sum(event.is_("ready", "web.1") for event in run.events) == 2, "second start")
     assert re.search("web.1 +ready", app.call("ps").text)
     quit_of(app)
