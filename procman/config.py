@@ -50,6 +50,7 @@ class ProcessSettings(NamedTuple):
     on_exit: str | None = None  # "stop", "fail" or "ignore"
     grace_s: float | None = None  # inf: never killed
     stop_signal: int | None = None
+    success_codes: tuple[int, ...] = ()  # exit codes that are no failure, besides 0
     env: Mapping[str, str] = NOTHING
 
 
@@ -75,6 +76,8 @@ class Settings(NamedTuple):
     env_encoding: str = "utf-8"
     log_memory: int = 64 * 1024  # bytes of output kept of each instance, for `procman logs`
     log_memory_total: int = 16 * 1024 * 1024  # and of all together
+    log_bytes: int = 10 * 2**20  # of each file of `start --detach`
+    log_files: int = 5  # with the one that is written to
     processes: Mapping[str, ProcessSettings] = NOTHING
     origins: Mapping[str, str] = NOTHING  # field -> "-p", "PROCMAN_PORT", "procman.toml:3"; DEFAULT if missing
     problems: tuple[Problem, ...] = ()  # of any severity: what is wrong is not among the values
@@ -140,15 +143,15 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
-_SIZES = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
-def _size(value: Any) -> int:
-    """Return bytes from "64KiB", "1 MB", or a number of bytes; up to 1 GiB."""
+def _size(least: int, value: Any) -> int:
+    """Return bytes from "64KiB", "10M", "1 GB", or a number of bytes; units are powers of 1024."""
     if isinstance(value, str):
-        parts = re.fullmatch(r"([0-9]{1,10}) ?([kKMG]?i?B|)", value)
+        parts = re.fullmatch(r"([0-9]{1,12}) ?([kKMG]?)(?:i?B)?", value)
         value = int(parts[1]) * _SIZES[parts[2].upper()] if parts else -1
-    if type(value) is not int or not 0 <= value <= 1024**3:
+    if type(value) is not int or not least <= value <= 1024**4:
         raise ValueError
     return value
 
@@ -214,10 +217,18 @@ _PORT = _Kind(
     lambda word: None if word in ("false", "none") else _number(1, word),
     lambda value: None if value is False else _whole(1, value),
 )
-_STEP = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
-_SIZE = _Kind('a size from 0 to 1 GiB, such as "64KiB" or "16MiB"', _size, _size)
+_SIZE = _Kind('a size such as "64KiB" or "16MiB"', lambda value: _size(0, value), lambda value: _size(0, value))
+_FILE_SIZE = _Kind('a size such as "10MiB", from 4096 bytes up', *[lambda value: _size(4096, value)] * 2)
+_COUNT = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
+
+def _codes(value: Any) -> tuple[int, ...]:
+    if not all(type(code) is int and 0 <= code <= 255 for code in _exactly(list, value)):
+        raise ValueError
+    return tuple(value)
+
+
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
 _TEXT = _Kind("a string", str, lambda value: _exactly(str, value))
@@ -236,7 +247,7 @@ SETTINGS: Mapping[str, Setting] = {
     "env": Setting("env_files", _LIST, "-e"),
     "formation": Setting("formation", _COUNTS, "-m"),
     "port": Setting("base_port", _PORT, "-p"),
-    "port_step": Setting("port_step", _STEP, "--port-step"),
+    "port_step": Setting("port_step", _COUNT, "--port-step"),
     "grace": Setting("grace_s", _SECONDS, "-t"),
     "override": Setting("dotenv_wins", _FLAG, "--no-override"),
     "on_exit": Setting("on_exit", _ON_EXIT, "--on-exit"),
@@ -247,6 +258,8 @@ SETTINGS: Mapping[str, Setting] = {
     "timestamp": Setting("timestamp", _FLAG, "--no-timestamp"),
     "prefix": Setting("prefix", _FLAG, "--no-prefix"),
     "interpolate": Setting("interpolates", _FLAG, "--interpolate"),
+    "log_size": Setting("log_bytes", _FILE_SIZE),
+    "log_files": Setting("log_files", _COUNT),
     "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
     "log_memory": Setting("log_memory", _SIZE),
     "log_memory_total": Setting("log_memory_total", _SIZE),
@@ -257,6 +270,9 @@ PROCESS_SETTINGS: Mapping[str, Setting] = {
     "restart": Setting("restart", _one_of("no", "on-failure", "always")),
     "on_exit": Setting("on_exit", _ON_EXIT),
     "grace": Setting("grace_s", _SECONDS),
+    "success_codes": Setting(
+        "success_codes", _Kind("a list of exit codes from 0 to 255, such as [143]", _codes, _codes)
+    ),
     "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
     "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
 }

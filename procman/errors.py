@@ -131,15 +131,22 @@ class ConfigError(ProcmanError):
     exit_code = 78
 
 
-def system_failure(error: OSError | ImportError) -> ProcmanError:
-    """Return what to tell when the system refused something that no caller of ours expects to fail.
+class Bug(ProcmanError):
+    """Something that we did not foresee."""
 
-    Among it is an import for which there was no descriptor left; any other ImportError is raised again.
+    exit_code = 70
+
+
+def failure_of(error: BaseException) -> ProcmanError:
+    """Return what to tell of an exception that nobody has caught: the system refused something, or it is a bug of ours.
+
+    To the first belongs an import for which no descriptor was left.
     """
-    if isinstance(error, ImportError):
-        if os.strerror(errno.EMFILE) not in str(error):
-            raise error
+    if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
         error = OSError(errno.EMFILE, "")
+    if not isinstance(error, OSError):
+        where = "" if os.environ.get("PROCMAN_DEBUG") else " — PROCMAN_DEBUG=1 shows where"
+        return Bug(f"procman: a bug of ours: {type(error).__name__}: {error}{where}")
     reason = os.strerror(error.errno or 0).lower()
     hint = {
         errno.EMFILE: "raise the limit of open files (ulimit -n) or run fewer instances",
@@ -153,7 +160,7 @@ def system_failure(error: OSError | ImportError) -> ProcmanError:
 
 
 EXIT_KILLED = 1
-EXIT_BUG = 70
+EXIT_BUG = Bug.exit_code
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 EXIT_INTERRUPTED = 130

@@ -13,8 +13,12 @@ from collections.abc import Callable
 from types import FrameType
 
 from procman import sweep
-from procman.errors import EXIT_BUG, EXIT_KILLED, system_failure
+from procman.errors import EXIT_BUG, EXIT_KILLED, failure_of
 from procman.kernel import become_subreaper, flush_standard_streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from procman.modes import Modes
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 EMERGENCY_GRACE_S = 1.0
@@ -23,10 +27,24 @@ TOLD_WAIT_S = 0.2  # for what the supervisor could not kill either
 POLL_S = 0.01
 
 
-def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
+def tell_stderr(text: str) -> None:
+    try:
+        os.write(2, text.encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass
+
+
+def run_guarded(
+    supervise: Callable[[int], int],
+    run_id: str,
+    tell: Callable[[str], None] = tell_stderr,
+    modes: Modes | None = None,
+) -> int:
     """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
 
-    `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes. The child never returns.
+    `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes; `tell` takes a line about what
+    the supervisor could not tell. The child never returns. `modes` of the user's terminal are taken now and given back
+    at the end, by the child only if the guard dies.
     """
     guard_fd, alive_fd = os.pipe()
     flush_standard_streams()
@@ -34,37 +52,44 @@ def run_guarded(supervise: Callable[[int], int], run_id: str) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    if modes is not None:
+        modes.take()
     adopts = become_subreaper()  # before the fork, so that what it imports (0.8 ms) is there for both
     child = os.fork()
     if child == 0:
         os.close(alive_fd)
-        _run_child(supervise, guard_fd)
+        _run_child(supervise, guard_fd, tell)
     os.close(guard_fd)
-    return _Guard(child, run_id, adopts).wait()
+    if modes is not None:
+        modes.follow_stops()
+    try:
+        return _Guard(child, run_id, tell, adopts).wait()
+    finally:
+        if modes is not None:
+            modes.give_back()
 
 
-def _run_child(supervise: Callable[[int], int], guard_fd: int) -> None:
+def _run_child(supervise: Callable[[int], int], guard_fd: int, tell: Callable[[str], None]) -> None:
     code = EXIT_BUG
     try:
         code = supervise(guard_fd)
-    except (OSError, ImportError) as error:
-        failure = system_failure(error)
-        code = failure.exit_code
-        _tell(str(failure))
     except BaseException as error:  # the guard ends the children; here it only has to be told
-        _tell(f"procman: a bug of ours: {type(error).__name__}: {error}")
+        failure = failure_of(error)
+        code = failure.exit_code
+        tell(str(failure))
         if os.environ.get("PROCMAN_DEBUG"):
             import traceback
 
-            traceback.print_exc()
+            tell(traceback.format_exc().rstrip())
     finally:
         os._exit(code)
 
 
 class _Guard:
-    def __init__(self, supervisor: int, run_id: str, adopts: bool) -> None:
+    def __init__(self, supervisor: int, run_id: str, tell: Callable[[str], None], adopts: bool) -> None:
         self._supervisor = supervisor
         self._run_id = run_id
+        self._tell = tell
         self._is_over = False
         self._is_hurried = False
         for signum in FORWARDED:
@@ -90,7 +115,7 @@ class _Guard:
         self._is_over = True
         code = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else EXIT_BUG
         if not os.WIFEXITED(wait_status):
-            _tell(f"procman: the supervisor was killed by signal {os.WTERMSIG(wait_status)}; ending its processes")
+            self._tell(f"procman: the supervisor was killed by signal {os.WTERMSIG(wait_status)}; ending its processes")
         # What a supervisor that ended by itself has left could not be killed, and it has said so.
         has_ended = os.WIFEXITED(wait_status) and code != EXIT_BUG
         return self._end_all(code, grace_s=0.0 if has_ended else EMERGENCY_GRACE_S, is_told=has_ended)
@@ -115,7 +140,7 @@ class _Guard:
                     return code or EXIT_KILLED
                 left = sorted({*self._left(), *sweep.marked(self._run_id)})
                 names = ", ".join(map(sweep.describe, left))
-                _tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
+                self._tell(f"procman: could not be killed: {names or 'processes that /proc does not show'}")
                 return code or EXIT_KILLED
             time.sleep(POLL_S)
         return code
@@ -148,11 +173,4 @@ class _Guard:
 
     def _tell_killed(self) -> None:
         names = ", ".join(map(sweep.describe, self._left()))
-        _tell(f"procman: sending SIGKILL to {names or 'all that is left'}")
-
-
-def _tell(text: str) -> None:
-    try:
-        os.write(2, text.encode("utf-8", "replace") + b"\n")
-    except OSError:
-        pass
+        self._tell(f"procman: sending SIGKILL to {names or 'all that is left'}")

@@ -154,7 +154,9 @@ def _spec(
         port=port,
         stop_signal=signal.SIGTERM if own is None or own.stop_signal is None else own.stop_signal,
         grace_s=settings.grace_s if own is None or own.grace_s is None else own.grace_s,
-        restart=RestartPolicy(_restart_mode(entry.name, own, settings)),
+        restart=RestartPolicy(
+            _restart_mode(entry.name, own, settings), ok_codes=(0, *(() if own is None else own.success_codes))
+        ),
         on_exit=_on_exit(entry.name, own, settings),
         source=entry.source,
     )

@@ -57,6 +57,7 @@ class Instance:
         self.last_code: int | None = None  # of the last end
         self.keyboard: Keyboard | None = None  # of the terminal of `process`, once somebody has typed
         self.taps: list[Callable[[bytes], None]] = []  # who sees every byte of its output at once
+        self.size: Terminal | None = None  # of the terminal of who is attached
 
     def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
         self.disarm()
@@ -207,10 +208,14 @@ class Supervisor:
     def resize(self, terminal: Terminal) -> None:
         self._terminal = terminal
         for instance in self.instances.values():
-            if instance.process is not None:
+            if instance.process is not None and instance.size is None:
                 instance.process.resize(terminal)
 
     # --- one by one, as the user asks ---
+
+    @property
+    def gives_terminals(self) -> bool:
+        return self._terminal is not None
 
     @property
     def is_ending(self) -> bool:
@@ -233,7 +238,8 @@ class Supervisor:
 
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
         for instance in list(instances):
-            instance.is_held = False
+            # One that is lost cannot come back: if it was stopped, the run still waits for the user.
+            instance.is_held = instance.is_held and instance.state is State.LOST
             self._apply(instance, given)
 
     def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:
@@ -260,22 +266,23 @@ class Supervisor:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
 
-    def type_at(self, instance: Instance, keys: bytes) -> None:
-        """Type `keys` at the instance's terminal; nothing happens if it has none."""
+    def keyboard_of(self, instance: Instance) -> Keyboard | None:
+        """Return what types at the instance's terminal; None if it has none, or no process."""
         from procman.keyboard import Keyboard
 
         process, feed = instance.process, instance.feed
         if process is None or feed is None or feed.fd < 0 or process.slave_fd < 0:
-            return
+            return None
         if instance.keyboard is None or instance.keyboard.process is not process:
             instance.keyboard = Keyboard(self._loop, process, feed.fd)
-        instance.keyboard.type(keys)
+        return instance.keyboard
 
     def resize_one(self, instance: Instance, terminal: Terminal | None) -> None:
         """Give the instance's terminal the size of who is attached; None: that of all others."""
         size = terminal or self._terminal
-        if instance.process is not None and size is not None:
+        if instance.process is not None and size is not None and size != (instance.size or self._terminal):
             instance.process.resize(size)
+        instance.size = terminal
 
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
@@ -336,7 +343,8 @@ class Supervisor:
         spec = instance.spec
         try:
             env = self._environment(spec)
-            process = spawn(spec, env, self._terminal, self._loop.now(), self._file_limit, self._ignored)
+            terminal = self._terminal and (instance.size or self._terminal)
+            process = spawn(spec, env, terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
@@ -496,7 +504,8 @@ class Supervisor:
 
     def _check_headless(self) -> None:
         for instance in list(self._headless):
-            if not self._is_anything_left(instance):
+            # The end of one may end the run, and that looks here, too.
+            if instance in self._headless and not self._is_anything_left(instance):
                 self._on_gone(instance)
 
     def _watch_headless(self) -> None:
@@ -514,6 +523,8 @@ class Supervisor:
         assert instance.status is not None
         if instance.feed is not None and self._multiplexer is not None:
             self._multiplexer.drain(instance.feed)
+        if instance.keyboard is not None:
+            instance.keyboard.close()
         instance.process.close_slave()
         instance.last_code = instance.status.code
         self._emit(Exited(instance.spec.name, time.time(), *instance.status))

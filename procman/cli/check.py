@@ -18,6 +18,7 @@ from procman.spec import os_bytes, resolve
 
 
 @click.command(
+    short_help="Tell everything wrong in Procfile, env files and settings.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:

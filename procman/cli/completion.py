@@ -40,6 +40,7 @@ END = "\0"  # marks the cursor, so that the last word is the one before it, thou
 
 
 @click.command(
+    short_help="Print the script that completes with TAB.",
     epilog="""\b
 Once, and then in each new shell:
   echo 'eval "$(procman completion bash)"' >> ~/.bashrc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 MAX_NAMED = 8  # instances in one line of a complaint
 DOWN = ("exited", "failed", "pending")
+
+LAST_STEP_S = 2.0  # from a supervisor's last word to the end of its process
 
 HELP: Any = {"help_option_names": ["-h", "--help"]}
 NAMES: Any = {"nargs": -1, "metavar": "TYPE[.N]...", "shell_complete": completing("instance")}
@@ -119,3 +122,19 @@ def up_line(instance: Message) -> str:
         return f"{instance['name']} {instance['state']} with code {instance['code']}"
     port = "" if instance["port"] is None else f", port {instance['port']}"
     return f"{instance['name']} {instance['state']}, pid {instance['pid']}{port}"
+
+
+def end_fd_of(pid: int) -> int:
+    """Return a descriptor that can be read when the process has ended (pidfd_open(2)); -1 where there is no such."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def wait_for_end(end_fd: int) -> None:
+    """Wait until the process has gone, but not long: what it had locked is free for the next one then."""
+    if end_fd >= 0:
+        poll = select.poll()
+        poll.register(end_fd, select.POLLIN)
+        poll.poll(LAST_STEP_S * 1000)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Print the environment of an instance.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:

@@ -16,6 +16,7 @@ COMMANDS = {
     "env": "procman.cli.env",
     "ps": "procman.cli.ps",
     "logs": "procman.cli.logs",
+    "attach": "procman.cli.attach",
     "stop": "procman.cli.stop",
     "restart": "procman.cli.restart",
     "scale": "procman.cli.scale",

@@ -8,7 +8,7 @@ import sys
 
 gc.disable()  # nothing made while starting is garbage: looking for some costs a tenth of the time to the first child
 
-from procman.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_READER_GONE, ProcmanError, system_failure  # noqa: E402
+from procman.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_READER_GONE, ProcmanError, failure_of  # noqa: E402
 from procman.kernel import complain, flush_standard_streams  # noqa: E402
 
 TYPE_CHECKING = False
@@ -29,15 +29,12 @@ def main() -> None:
         code = error.exit_code
     except BrokenPipeError:
         code = EXIT_READER_GONE
-    except (OSError, ImportError) as error:
-        failure = system_failure(error)
+    except Exception as error:
+        failure = failure_of(error)
+        if os.environ.get("PROCMAN_DEBUG") and failure.exit_code == EXIT_BUG:
+            raise
         complain(str(failure))
         code = failure.exit_code
-    except Exception as error:
-        if os.environ.get("PROCMAN_DEBUG"):
-            raise
-        complain(f"procman: a bug of ours: {type(error).__name__}: {error} — PROCMAN_DEBUG=1 shows where")
-        code = EXIT_BUG
     _exit(code if isinstance(code, int) else 0)
 
 
@@ -49,7 +46,7 @@ def _exit(code: int) -> NoReturn:
         code = EXIT_READER_GONE
     except OSError as error:
         if not code:
-            complain(str(system_failure(error)))
+            complain(str(failure_of(error)))
             code = 1
     os._exit(code)
 

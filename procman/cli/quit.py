@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from procman.cli.control import HELP, control_of, control_options, timeout_option
+from procman.cli.control import HELP, control_of, control_options, end_fd_of, timeout_option, wait_for_end
 from procman.control.client import NotInTime, Peer, failure_of, is_last
 
 
@@ -26,6 +26,7 @@ def command(context: click.Context, timeout_s: float) -> None:
     --timeout.
     """
     with control_of(context) as control:
+        end_fds = {peer: end_fd_of(peer.pid) for peer in control.peers}
         waiting: dict[Peer, None] = dict.fromkeys(control.peers)
         errors = []
         try:
@@ -36,6 +37,7 @@ def command(context: click.Context, timeout_s: float) -> None:
                 if "error" in message:
                     errors.append(message)
                 else:
+                    wait_for_end(end_fds[peer])
                     code = message.get("code")
                     text = f" with exit code {code}" if code else ""
                     click.echo(f"procman with pid {peer.pid} has ended{text}; nothing is left running")

@@ -37,6 +37,7 @@ class OneOff(click.Command):
 
 
 @click.command(
+    short_help="Run one command as the processes run.",
     cls=OneOff,
     context_settings={
         "help_option_names": ["-h", "--help"],

@@ -14,10 +14,18 @@ from procman import kernel, sweep
 from procman.cli.app import App, control_directory, enter, load_app, said_of_input, wants_colour
 from procman.config import SETTINGS
 from procman.control.directory import Claim
-from procman.errors import EXIT_KILLED, OutputFileError, SpawnError
+from procman.errors import (
+    EXIT_KILLED,
+    ControlError,
+    OutputFileError,
+    SpawnError,
+    UsageMistake,
+    did_you_mean,
+    quoted,
+)
 from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation
-from procman.guard import run_guarded
+from procman.guard import run_guarded, tell_stderr
 from procman.loop import Loop
 from procman.ports import uses_port
 from procman.process import Terminal
@@ -28,8 +36,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from typing import Any
 
+    from procman.cli.detach import Background
     from procman.control.requests import Requests
+    from procman.keyboard import Keyboard
+    from procman.modes import Modes
     from procman.sinks import Sink
+    from procman.sinks.console import Target
     from procman.sinks.stream import Stream
 
 SPARE_FILES = 64  # what procman opens for itself, with some room
@@ -54,24 +66,61 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
         origin=settings.origin("formation"),
     )
     specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    if options.get("attach"):
+        options = {**options, "attach": _attached(options["attach"], specs), "pty": True}
+    begin = partial(_begin, control_directory(given), app, counts, specs, options)
+    if not options.get("detach"):
+        return begin()
+    from procman.cli.detach import detach
+
+    targets = options.get("sinks", ())
+    sink_fds = [int(place) for target in targets if (place := target.rpartition(":fd=")[2]).isdecimal()]
+    return detach(begin, control_directory(given), sink_fds)
+
+
+def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
+    """Return the name of the instance that gets the keys. Raises UsageMistake."""
+    names = [spec.name for spec in specs if asked in (spec.name, spec.process_type)]
+    if len(names) > 1:
+        raise UsageMistake(f"--attach {asked}: only one can be attached", hint=f"choose one of {', '.join(names)}")
+    if not names:
+        known = dict.fromkeys(name for spec in specs for name in (spec.process_type, spec.name))
+        raise UsageMistake(f"--attach: {quoted(asked)} is not started", hint=did_you_mean(asked, known))
+    return names[0]
+
+
+def _begin(
+    directory: str,
+    app: App,
+    counts: Mapping[str, int],
+    specs: Sequence[ProcessSpec],
+    options: Mapping[str, Any],
+    background: Background | None = None,
+) -> int:
     notes = said_of_input(app)
-    claim = _claim(control_directory(given), counts, notes)
-    notes += [_formation_note(counts), *_port_notes(specs)]
+    claim = _claim(directory, counts, notes, background is not None)
+    notes += _port_notes(specs)
     sink_fds = [_open_target(target) for target in options.get("sinks", ())]
-    enter(settings.root)
+    enter(app.settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    run = _Run(app, specs, options, notes, sink_fds, name_width(counts), claim)
-    return run_guarded(run.supervise, run.run_id)
+    width = name_width(counts)
+    if background is not None and claim is not None:
+        background.begin(claim, notes, width)
+    run = _Run(app, specs, options, [*notes, _formation_note(counts)], sink_fds, width, claim, background)
+    return run_guarded(run.supervise, run.run_id, background.tell if background else tell_stderr, run.modes)
 
 
-def _claim(directory: str, counts: Mapping[str, int], notes: list[str]) -> Claim | None:
-    """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already."""
+def _claim(directory: str, counts: Mapping[str, int], notes: list[str], is_needed: bool) -> Claim | None:
+    """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already, and
+    OutputFileError if control `is_needed` and cannot be."""
     try:
         claim = Claim(directory, os.getpid())
         claim.take([name for name, count in counts.items() if count])
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
+        if is_needed:
+            raise OutputFileError(f"--detach needs {directory} for its control socket and its log: {reason}") from None
         notes.append(f"no control from other terminals: {directory}: {reason}")
         return None
     return claim
@@ -106,6 +155,7 @@ class _Run:
         sink_fds: list[int],
         width: int,
         claim: Claim | None,
+        background: Background | None,
     ) -> None:
         self._app = app
         self._settings = app.settings
@@ -115,12 +165,20 @@ class _Run:
         self._sink_fds = sink_fds
         self._width = width
         self._claim = claim
+        self._background = background
         self._is_terminal = os.isatty(1)
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
         self._is_ending = False
         self._sink_failure = 0
         self.run_id = f"{os.getpid()}-{time.time_ns()}"
+        self.modes = self._modes() if options.get("attach") else None
+
+    def _modes(self) -> Modes | None:
+        """Return the modes of the user's terminal, if there is one."""
+        from procman.modes import Modes, all_but_signals
+
+        return Modes(0, all_but_signals) if os.isatty(0) else None
 
     def supervise(self, guard_fd: int) -> int:
         """Run the formation to its end; return the exit code."""
@@ -142,6 +200,8 @@ class _Run:
         kernel.keep_freed_memory()
         self._attach_output()
         self._open_control()
+        if self._options.get("attach"):
+            self._attach_input(self._options["attach"])
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
         gc.enable()
         self._loop.run()
@@ -171,6 +231,8 @@ class _Run:
 
     def _on_guard_gone(self, guard_fd: int) -> None:
         self._loop.remove(guard_fd)
+        if self.modes is not None:
+            self.modes.give_back()
         self._supervisor.on_guard_gone()
 
     def _terminal(self) -> Terminal:
@@ -200,7 +262,7 @@ class _Run:
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
-            multiplexer.emit(Notice(SYSTEM, time.time(), note))
+            self._tell(note)
         self._supervisor.attach(multiplexer)
 
     def _open_sinks(self, on_room: Any) -> None:
@@ -211,14 +273,21 @@ class _Run:
         style = Style(
             width=self._width,
             has_timestamp=self._settings.timestamp,
+            has_date=self._background is not None,
             has_prefix=self._settings.prefix,
             has_colour=wants_colour(self._settings.color, self._is_terminal),
             is_filtered=self._is_terminal and not self._options.get("raw"),
             muted=frozenset(self._settings.quiet),
+            attached=self._options.get("attach") or "",
         )
-        console = Stream(self._loop, 1, self._on_stdout_gone, on_room)
-        self._streams.append(console)
-        self._console = Console(console, style, lambda name: index_of.get(name, 0))
+        output: Target
+        if self._background is None:
+            output = Stream(self._loop, 1, self._on_stdout_gone, on_room)
+            self._streams.append(output)
+        else:
+            output = self._background.log_file(self._loop, self._settings, self._tell)
+            self._sinks.append(self._background.watch(self._loop, self._supervisor))
+        self._console = Console(output, style, lambda name: index_of.get(name, 0))
         self._sinks.append(self._console)
         for fd, target in zip(self._sink_fds, self._options.get("sinks", ()), strict=True):
             from procman.sinks.jsonl import JsonLines
@@ -236,10 +305,21 @@ class _Run:
         try:
             server.listen()
         except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            self._multiplexer.emit(Notice(SYSTEM, time.time(), f"no control from other terminals: {reason}"))
+            text = f"no control from other terminals: {os.strerror(error.errno or 0).lower()}"
+            self._tell(text)
+            if self._background is not None:
+                self._supervisor.stop(ControlError.exit_code, text)
         else:
             self._sinks.append(server)
+
+    def _attach_input(self, name: str) -> None:
+        from procman.keyboard import StandardInput
+
+        def keyboard() -> Keyboard | None:
+            instance = self._supervisor.instances.get(name)
+            return self._supervisor.keyboard_of(instance) if instance is not None else None
+
+        StandardInput(self._loop, keyboard).begin()
 
     def _make_requests(self) -> Requests:
         from procman.control.requests import Requests
@@ -260,8 +340,11 @@ class _Run:
         self._file_limit = limit if self._file_limit is None else self._file_limit
         self._console.widen(name_width(counts))
         for note in [*notes, _formation_note(counts)]:
-            self._multiplexer.emit(Notice(SYSTEM, time.time(), note))
+            self._tell(note)
         self._supervisor.scale(specs, self._file_limit)
+
+    def _tell(self, text: str) -> None:
+        self._multiplexer.emit(Notice(SYSTEM, time.time(), text))
 
     def _emit(self, event: Any) -> None:
         self._ring.write(event)
@@ -270,7 +353,11 @@ class _Run:
 
     def _on_sink_gone(self, target: str, reason: str) -> None:
         if reason:
-            kernel.complain(f"procman: --sink {target} cannot be written: {reason}")
+            text = f"--sink {target} cannot be written: {reason}"
+            if self._background is not None:
+                self._tell(text)
+            else:
+                kernel.complain(f"procman: {text}")
             self._sink_failure = EXIT_KILLED
 
     def _on_stdout_gone(self, reason: str) -> None:
@@ -313,9 +400,7 @@ def _open_target(target: str) -> int:
     """Return the descriptor of `jsonl:fd=3` or `jsonl:FILE`, close-on-exec so that no child has it."""
     kind, _, place = target.partition(":")
     if kind != "jsonl" or not place or (place.startswith("fd=") and not place[3:].isdecimal()):
-        import click
-
-        raise click.UsageError(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
+        raise UsageMistake(f"--sink {target}: write jsonl:fd=3 or jsonl:FILE")
     try:
         if place.startswith("fd="):
             fd = int(place[3:])

@@ -14,6 +14,7 @@ TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
 
 
 @click.command(
+    short_help="Start the process types and merge their output.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -22,6 +23,8 @@ Examples:
   procman start -m all=1,worker=4   Foreman's formation: types not listed run `all` or 0
   procman start -c web=2            Honcho's concurrency: types not listed run once
   procman start -f app/Procfile -e app/.env,local.env -p 7000
+  procman start --attach web        for a debugger in web: your keys go there
+  procman start --detach            in the background; then ps, logs -f, quit
 """,
 )
 @input_options
@@ -39,6 +42,13 @@ Examples:
 @click.option("--prefix/--no-prefix", default=None, help="Show time and name. [yes]")
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
+@click.option("-D", "--detach", is_flag=True, help="Run in the background; return when all is up.")
+@click.option(
+    "--attach",
+    metavar="TYPE[.N]",
+    shell_complete=completing("instance"),
+    help="Your keys go to this process; implies --pty.",
+)
 @click.option(
     "--sink",
     "sinks",
@@ -51,10 +61,15 @@ Examples:
 def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -> int:
     """Start the process types of the Procfile and merge their output.
 
-    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once.
+    Ctrl-C stops all: SIGTERM, the grace period, SIGKILL. A second one kills at once; also with --attach. With --detach
+    the output goes to .procman/log/procman.log beside the Procfile, and `procman quit` stops all.
     """
     if options["concurrency"] == "":
         raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
+    if options["attach"] and options["pty"] is False:
+        raise click.UsageError("--attach needs a terminal for the process: leave --no-pty out.")
+    if options["attach"] and options["detach"]:
+        raise click.UsageError("--detach leaves the terminal, and --attach needs it: choose one of them.")
     if options["no_color"]:
         options["color"] = "never"
     return start(given_of(context), names, options)

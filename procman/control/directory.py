@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from procman.errors import ControlError
 
@@ -50,7 +50,7 @@ class Claim:
         self.types: tuple[str, ...] = ()
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
-        self._directory = directory
+        self.directory = directory
         self.directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.lock_fd = -1
         try:
@@ -67,7 +67,7 @@ class Claim:
     def _check_owner(self) -> None:
         found = os.fstat(self.directory_fd)
         if found.st_uid != os.geteuid():
-            raise PermissionError(1, "it belongs to another user", self._directory)
+            raise PermissionError(1, "it belongs to another user", self.directory)
         if found.st_mode & 0o077:
             os.fchmod(self.directory_fd, 0o700)
         with contextlib.suppress(FileExistsError):
@@ -78,9 +78,9 @@ class Claim:
     def take(self, types: Collection[str]) -> None:
         """Claim `types` beside those claimed already. Raises ControlError where another supervisor runs one of them."""
         with self._all_locked():
-            for other_pid, others in self._others():
-                if shared := [name for name in others if name in types]:
-                    raise _already_running(other_pid, shared, [name for name in types if name not in shared])
+            running = [(pid, shared) for pid, others in self._others() if (shared := [n for n in others if n in types])]
+            if running:
+                raise _already_running(running, types)
             if self.lock_fd < 0:
                 self.lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
                 fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,10 +141,14 @@ def _lock_content(data: bytes) -> tuple[int, list[str]]:
         return 0, []
 
 
-def _already_running(pid: int, shared: list[str], free: list[str]) -> ControlError:
-    names = " and ".join(shared)
-    without = f"`procman start {' '.join(free)}` starts the others" if free else "nothing else was to be started"
-    return ControlError(
-        f"{names} already {'runs' if len(shared) == 1 else 'run'} here, under procman with pid {pid}",
-        hint=f"`procman restart {' '.join(shared)}` restarts, `procman quit` ends it; {without}",
-    )
+def _already_running(running: Sequence[tuple[int, list[str]]], types: Collection[str]) -> ControlError:
+    """Name who runs which of `types`, and the command for either wish."""
+    shared = [name for _, names in running for name in names]
+    free = [name for name in types if name not in shared]
+    told = [
+        f"{' and '.join(names)} already {'run' if names[1:] else 'runs'} here, under procman with pid {pid}"
+        for pid, names in running
+    ]
+    ends = "`procman quit` ends " + ("both" if len(running) == 2 else "all" if running[2:] else "it")
+    rest = f"`procman start {' '.join(free)}` starts the rest" if free else "nothing else was to be started"
+    return ControlError("; ".join(told), hint=f"`procman restart {' '.join(shared)}` restarts, {ends}; {rest}")

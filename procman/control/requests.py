@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from procman.control.protocol import Message, decoded_bytes
@@ -18,6 +18,7 @@ from procman.supervisor import Instance, Supervisor
 UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
 
 TAIL_BYTES = 4096  # of what was written before, for who attaches
+SPARE_ROWS = 3  # of the client's screen: its command line, what it says, and one that is being written
 
 # Returns the last reply, or None as long as the client has to wait.
 Look = Callable[[], Message | None]
@@ -70,8 +71,9 @@ class Requests:
         """The run has ended."""
         for connection in self._quitting:
             connection.end({"done": True, "code": self._supervisor.exit_code})
-        for connection in list(self._attached):
-            connection.end({"done": True})
+        for connection, attachment in list(self._attached.items()):
+            attachment.look()
+            connection.end({"done": True, "why": "the run has ended"})
 
     def _wait(self, connection: Connection, look: Look) -> None:
         self._waiting[connection] = look
@@ -166,12 +168,14 @@ class Requests:
     def _on_scale(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         counts = self._counts(request.get("counts"))
+        before = {i for i in self._supervisor.instances.values() if not i.is_removed}
         self._scale(counts)
-        started = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
-        self._wait(connection, lambda: self._look_scaled(started, counts))
+        of_types = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
+        self._wait(connection, lambda: self._look_scaled(of_types, before))
 
-    def _look_scaled(self, instances: Sequence[Instance], counts: Mapping[str, int]) -> Message | None:
-        staying = [i for i in instances if not i.is_removed and i.is_wanted]
+    def _look_scaled(self, instances: Sequence[Instance], before: Collection[Instance]) -> Message | None:
+        """Tell whether what is new is up and what was too much is gone; those between are as they were."""
+        staying = [i for i in instances if not i.is_removed and i not in before]
         if any(i.is_removed and i.state not in ENDED for i in instances):
             return None
         reply = self._look_up(staying)
@@ -223,13 +227,21 @@ class Requests:
             names = ", ".join(instance.spec.name for instance in instances)
             raise UsageMistake("only one can be attached", hint=f"choose one of {names}")
         instance = instances[0]
-        if instance.process is not None and instance.process.slave_fd < 0:
+        # One that is down will have a terminal when it comes back.
+        process = None if is_down(instance) else instance.process
+        if process.slave_fd < 0 if process else not self._supervisor.gives_terminals:
             raise ControlError(
                 f"{instance.spec.name} has no terminal", hint="run procman in a terminal, or with `start --pty`"
             )
-        attachment = Attachment(self._supervisor, instance, connection, lambda: self._attached.pop(connection, None))
+        attachment = Attachment(self._supervisor, instance, connection, lambda: self._leave(connection))
         self._attached[connection] = attachment
         attachment.begin(request, self._ring.tail(instance.spec.name, TAIL_BYTES))
+
+    def _leave(self, connection: Connection) -> None:
+        """Forget one that was attached; the terminal has the size of the last one that still is."""
+        instance = self._attached.pop(connection).instance
+        sizes = [other.size for other in self._attached.values() if other.instance is instance and other.size]
+        self._supervisor.resize_one(instance, sizes[-1] if sizes else None)
 
     def _quit(self, request: Message, connection: Connection) -> None:
         self._quitting.append(connection)
@@ -242,38 +254,47 @@ class Attachment:
     def __init__(
         self, supervisor: Supervisor, instance: Instance, connection: Connection, on_end: Callable[[], object]
     ) -> None:
+        self.instance = instance
+        self.size: Terminal | None = None
         self._supervisor = supervisor
-        self._instance = instance
         self._connection = connection
         self._on_end = on_end
-        self._size: Terminal | None = None
         self._spawn_count = instance.spawn_count
+        self._is_down = False  # and the client knows
 
     def begin(self, request: Message, tail: bytes) -> None:
         """Show what was written last, and pass bytes both ways."""
-        self._connection.send({"attached": self._instance.spec.name})
-        feed = self._instance.feed
-        self._tap(tail + (b"".join(feed.pieces) if feed else b""))
+        self._connection.send({"attached": self.instance.spec.name})
         self._resize(request)
-        self._instance.taps.append(self._tap)
+        feed = self.instance.feed
+        written = tail + (b"".join(feed.pieces) if feed else b"")
+        self._tap(_fitting(written, self.size) if self.size else written)
+        self.instance.taps.append(self._tap)
         self._connection.on_message = self._on_message
         self._connection.on_close = self._end
+        self.look()
 
     def look(self) -> None:
         """Tell of a new process, or of the end of the last one."""
-        if self._instance.is_removed and self._instance.state in ENDED:
-            self._connection.end({"done": True})
-        elif self._instance.spawn_count != self._spawn_count:
-            self._spawn_count = self._instance.spawn_count
-            self._connection.send_events([{"attached": self._instance.spec.name}])
-            self._supervisor.resize_one(self._instance, self._size)
+        name = self.instance.spec.name
+        if self.instance.spawn_count != self._spawn_count:
+            self._spawn_count = self.instance.spawn_count
+            self._is_down = False
+            self._connection.send_events([{"attached": name}])
+        if is_down(self.instance) and not self._is_down:
+            self._is_down = True
+            self._connection.send_events([{"exited": name, "code": self.instance.last_code}])
+        if self.instance.is_removed and self.instance.state in ENDED:
+            self._connection.end({"done": True, "why": f"{name} was scaled away"})
 
     def _tap(self, chunk: bytes) -> None:
-        self._connection.follow(Raw(self._instance.spec.name, chunk))
+        self._connection.follow(Raw(self.instance.spec.name, chunk))
 
     def _on_message(self, message: Message) -> None:
         if "keys" in message:
-            self._supervisor.type_at(self._instance, decoded_bytes(message["keys"]))
+            keys = decoded_bytes(message["keys"])
+            if keyboard := self._supervisor.keyboard_of(self.instance):
+                keyboard.type(keys)
         elif message.get("detach"):
             self._connection.end({"done": True})
         else:
@@ -282,19 +303,34 @@ class Attachment:
     def _resize(self, message: Message) -> None:
         rows, columns = message.get("rows"), message.get("columns")
         if type(rows) is int and type(columns) is int and 0 < rows < 65536 and 0 < columns < 65536:
-            self._size = Terminal(rows, columns)
-            self._supervisor.resize_one(self._instance, self._size)
+            self.size = Terminal(rows, columns)
+            self._supervisor.resize_one(self.instance, self.size)
 
     def _end(self) -> None:
+        self.instance.taps.remove(self._tap)
         self._on_end()
-        self._instance.taps.remove(self._tap)
-        self._supervisor.resize_one(self._instance, None)
+
+
+def _fitting(written: bytes, size: Terminal) -> bytes:
+    """Return the last lines of `written`, so many that what the client has said itself stays on its screen."""
+    *whole, last = written.split(b"\n")
+    lines = [line + b"\n" for line in whole] + ([last] if last else [])
+    left = size.rows - SPARE_ROWS
+    first = len(lines)
+    while first > 0 and (left := left - max(1, -(-len(lines[first - 1]) // size.columns))) >= 0:
+        first -= 1
+    return b"".join(lines[min(first, len(lines) - 1) :]) if lines else b""
+
+
+def is_down(instance: Instance) -> bool:
+    """Tell whether there is no process: it has ended, or not begun."""
+    return instance.process is None or instance.state in (*ENDED, State.BACKOFF, State.PENDING)
 
 
 def record_of(instance: Instance) -> Message:
     """Return an instance as clients see it."""
     spec, process = instance.spec, instance.process
-    is_there = process is not None and instance.state not in (*ENDED, State.BACKOFF, State.PENDING)
+    is_there = process is not None and not is_down(instance)
     return {
         "name": spec.name,
         "type": spec.process_type,

@@ -32,10 +32,12 @@ class Style(NamedTuple):
 
     width: int  # of the name column
     has_timestamp: bool = True
+    has_date: bool = False  # in the timestamp: a log spans days
     has_prefix: bool = True
     has_colour: bool = False
     is_filtered: bool = False  # a terminal that several instances share
     muted: frozenset[str] = frozenset()  # process types whose output is not shown
+    attached: str = ""  # the instance that gets the user's keys
 
 
 class Console:
@@ -136,7 +138,7 @@ class Console:
         if screen is None:
             from procman.sinks.terminal import Screen  # only for a terminal
 
-            screen = self._screens[name] = Screen()
+            screen = self._screens[name] = Screen(is_edited=name == self._style.attached)
         return screen
 
     # --- prefixes ---
@@ -145,7 +147,8 @@ class Console:
         second = int(at)
         if second != self._second:
             self._second = second
-            self._clock = time.strftime("%H:%M:%S ", time.localtime(second)).encode()
+            form = "%Y-%m-%d %H:%M:%S " if self._style.has_date else "%H:%M:%S "
+            self._clock = time.strftime(form, time.localtime(second)).encode()
             self._prefixes.clear()
         found = self._prefixes.get(name)
         if found is None:

@@ -28,16 +28,23 @@ _UNFINISHED = re.compile(
     rb"(?:(?P<csi>\x1b\[[0-?]*[ -/]*)|(?P<string>\x1b[\]PX^_])[^\x07\x1b\n]*(?P<st>\x1b?)|\x1b[ -/]*"
     rb"|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z"
 )
+# Back, to the right and left, erase to the end, delete and insert characters: what line editors draw with.
+_EDITING = re.compile(rb"\x08|\x1b\[(?:[0-9]{0,4}[CDPX@]|0?K|4[hl])")
+_INSERT, _OVERWRITE = b"\x1b[4h", b"\x1b[4l"
 _HARMLESS = bytes(byte for byte in range(256) if byte in b"\t\n" or (byte >= 0x20 and byte not in (0x7F, 0xC2)))
 MAX_PARAMETERS_BYTES = 64
 
 
 class Screen:
-    """The filter of one instance: it remembers the open style and an escape sequence cut by a chunk's end."""
+    """The filter of one instance: it remembers the open style and an escape sequence cut by a chunk's end.
 
-    __slots__ = ("_is_returned", "_styles", "_unfinished")
+    `is_edited`: somebody types at it. What moves the cursor within the line, or erases the rest of it, passes, too.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_is_edited", "_is_returned", "_styles", "_unfinished")
+
+    def __init__(self, is_edited: bool = False) -> None:
+        self._is_edited = is_edited
         self._styles: dict[int, bytes] = {}  # style -> its SGR parameters
         self._unfinished = b""
         self._is_returned = False  # by a carriage return with nothing behind it yet
@@ -71,14 +78,19 @@ class Screen:
                 self._is_returned = True
             opening = b"\x1b[" + b";".join(self._styles.values()) + b"m" if self._styles else b""
             text = _SEQUENCE.sub(self._keep_style, part)
+            if text.rfind(_INSERT) > text.rfind(_OVERWRITE):
+                text += _OVERWRITE  # others write, too
             if text:
-                redraw = ERASE_LINE + prefix if self._is_returned else b""
+                erase = b"\r" if self._is_edited else ERASE_LINE
+                redraw = erase + prefix if self._is_returned else b""
                 self._is_returned = False
                 drawn.append(redraw + opening + text + (RESET if self._styles else b""))
         return b"".join(drawn)
 
     def _keep_style(self, found: re.Match[bytes]) -> bytes:
         parameters = found["parameters"]
+        if self._is_edited and _EDITING.fullmatch(found[0]):
+            return found[0]
         is_style = found["final"] == b"m" and not found["between"] and not parameters.strip(b"0123456789:;")
         if not is_style or len(parameters) > MAX_PARAMETERS_BYTES:
             return b""

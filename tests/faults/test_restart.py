@@ -286,3 +286,59 @@ def test_stop_signal_and_grace_of_one_type(app: App, name: str, before: str) -> 
     assert run.wait_for("stopping", "database.1").signum == getattr(signal, f"SIG{name}")
     assert run.wait_for("exited", "database.1").signum == (signal.SIGHUP if name == "HUP" else signal.SIGINT)
     assert alive(app) == {}
+
+
+SUCCESS = '[process.worker]\nrestart = "on-failure"\nsuccess_codes = [2, 143]\n'
+
+
+@pytest.mark.parametrize("code", [0, 2, 143])
+def test_accepted_code_is_no_failure(app: App, code: int) -> None:
+    """After a failure, which comes back: an accepted end stays, and ends the run as a success."""
+    gate = app.fifo()
+    app(f"worker: read code < {gate}; exit $code\nother: exec sleep 1000", procman__toml=SUCCESS)
+    run = app.start()
+    gate.send("1\n")
+    run.wait_for("restarting", "worker.1")
+    gate.send(f"{code}\n")
+    assert run.wait() == 0
+    assert events_of(run, "worker.1") == ["started", "ready", "exited", "restarting", "started", "ready", "exited"]
+    assert last_word(run) == f"worker.1 exited with code {code}; {NOTHING}"
+
+
+def test_accepted_signal_is_no_failure(app: App) -> None:
+    app("worker: exec sleep 1000\nother: exec sleep 1000", procman__toml=SUCCESS)
+    run = app.start()
+    os.kill(run.pid_of("worker.1"), signal.SIGTERM)
+    assert run.wait() == 0
+    assert last_word(run) == f"worker.1 was terminated by SIGTERM; {NOTHING}"
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 6), (3, 3)])
+def test_accepted_code_and_on_exit_fail(app: App, code: int, expected: int) -> None:
+    """With `fail` it does not end the run; one that is not accepted does."""
+    gate = app.fifo()
+    app(
+        f"job: exit {code}\nother: read x < {gate}; exit 6",
+        procman__toml='[process.job]\non_exit = "fail"\nsuccess_codes = [2]\n',
+    )
+    run = app.start()
+    run.wait_for("exited", "job.1", code=code)
+    if expected == 6:
+        gate.send()
+    assert run.wait() == expected
+
+
+def test_accepted_codes_of_all_is_a_good_end(app: App) -> None:
+    app("job: exit 2", procman__toml='[process.job]\non_exit = "ignore"\nsuccess_codes = [2]\n')
+    run = app.start()
+    assert run.wait() == 0
+    assert last_word(run) == f"every process has ended; {NOTHING}"
+
+
+@pytest.mark.parametrize("value", ["256", "[256]", "[-1]", '["1"]', "[true]"])
+def test_accepted_codes_that_are_none(app: App, value: str) -> None:
+    app("worker: exit 3", procman__toml=f"[process.worker]\nsuccess_codes = {value}\n")
+    run = app.start()
+    assert run.wait() == 78
+    assert "procman.toml:2" in run.err_text
+    assert "success_codes" in run.err_text

@@ -32,6 +32,12 @@ def count(run: Run, event: str, name: str) -> int:
     return sum(seen.is_(event, name) for seen in run.events)
 
 
+def second_pid(run: Run, name: str) -> int:
+    """Return the pid after the first restart: the command may be done before its event is read here."""
+    run.wait_until(lambda: count(run, "started", name) == 2, f"second start of {name}")
+    return run.pid_of(name)
+
+
 def order(run: Run, *events: str) -> list[tuple[str, str]]:
     return [(seen.event, seen.name) for seen in run.events if seen.event in events]
 
@@ -130,7 +136,7 @@ def test_restart(app: App) -> None:
     run = started(app, TWO, "web=2", "worker", names=("web.2", "worker.1"))
     old = {name: run.pid_of(name) for name in ("web.1", "web.2", "worker.1")}
     asked = app.call("restart", "web")
-    new = {name: run.pid_of(name) for name in old}
+    new = {name: second_pid(run, name) for name in ("web.1", "web.2")}
     assert asked.code == 0
     assert asked.lines == [
         f"web.1 ready, pid {new['web.1']}, port {app.port}",
@@ -139,14 +145,14 @@ def test_restart(app: App) -> None:
     ]
     assert old["web.1"] != new["web.1"]
     assert old["web.2"] != new["web.2"]
-    assert old["worker.1"] == new["worker.1"]
+    assert old["worker.1"] == run.pid_of("worker.1")
 
 
 def test_restart_starts_what_was_stopped(app: App) -> None:
     run = started(app, TWO, names=("web.1", "worker.1"))
     assert app.call("stop", "worker.1").code == 0
     asked = app.call("restart", "worker.1")
-    assert asked.text == f"worker.1 ready, pid {run.pid_of('worker.1')}, port {app.port + 100}\n"
+    assert asked.text == f"worker.1 ready, pid {second_pid(run, 'worker.1')}, port {app.port + 100}\n"
 
 
 def test_restart_rolling_is_one_after_another(app: App) -> None:
@@ -161,7 +167,7 @@ def test_restart_rolling_is_one_after_another(app: App) -> None:
 
 def test_without_port_none_is_told(app: App) -> None:
     run = started(app, TWO, "--no-port", names=("web.1", "worker.1"))
-    assert app.call("restart", "web").text == f"web.1 ready, pid {run.pid_of('web.1')}\n"
+    assert app.call("restart", "web").text == f"web.1 ready, pid {second_pid(run, 'web.1')}\n"
 
 
 # --- scale ---
@@ -182,9 +188,8 @@ def test_scale_to_nothing_and_back(app: App) -> None:
     assert app.call("scale", "worker=0").text == "worker.1 stopped\n"
     assert set(names_in(app)) == {"web.1"}
     asked = app.call("scale", "worker=+2")
-    assert asked.lines == [
-        f"worker.{n} ready, pid {run.pid_of(f'worker.{n}')}, port {app.port + 99 + n}" for n in (1, 2)
-    ] + [""]
+    pids = {1: second_pid(run, "worker.1"), 2: run.pid_of("worker.2")}
+    assert asked.lines == [f"worker.{n} ready, pid {pids[n]}, port {app.port + 99 + n}" for n in (1, 2)] + [""]
 
 
 def test_scale_starts_a_type_that_did_not_run(app: App) -> None:

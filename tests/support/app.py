@@ -238,6 +238,12 @@ class Run:
         assert self.code is not None
         return self.code
 
+    def wait_command(self) -> int:
+        """Wait for the end of a command whose events go on: it has left a run in the background."""
+        self.wait_until(lambda: self.code is not None and self._open_count <= 1, "end")
+        assert self.code is not None
+        return self.code
+
     # --- what was seen ---
 
     @property

@@ -132,7 +132,7 @@ def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
 
 def test_each_setting_has_its_variable() -> None:
     words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
-    words |= {"log_memory": "1KiB", "log_memory_total": "1KiB"}
+    words |= {"log_memory": "1KiB", "log_memory_total": "1KiB", "log_size": "1MiB", "log_files": "2"}
     words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
     caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
     file = read_caller(caller)
@@ -190,7 +190,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "interpolate = true": ("interpolates", True),
     "env_encoding = 'latin-1'": ("env_encoding", "latin-1"),
     "log_memory = '64KiB'": ("log_memory", 65536),
-    "log_memory = '1 MB'": ("log_memory", 1_000_000),
+    "log_memory = '1 MB'": ("log_memory", 1024**2),
     "log_memory = 0": ("log_memory", 0),
     "log_memory_total = 4096": ("log_memory_total", 4096),
 }
@@ -233,8 +233,8 @@ WRONG = [
     "env_encoding = 8",
     "log_memory = '1.5MiB'",
     "log_memory = -1",
-    "log_memory = '2GiB'",
-    "log_memory = '64k'",
+    "log_memory = '1.5'",
+    "log_memory = '64x'",
 ]
 
 

@@ -166,3 +166,15 @@ def test_no_descriptor_is_left(directory: Path) -> None:
         pass
     # The one that was refused keeps its directory open: procman ends then.
     assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
+
+
+def test_two_others_run_what_is_asked_for(directory: Path) -> None:
+    with claimed(directory, 10, "web"), claimed(directory, 11, "worker", "clock"), ExitStack() as stack:
+        with pytest.raises(ControlError) as caught:
+            stack.enter_context(claimed(directory, 12, "web", "worker", "clock", "mail"))
+        told, _, hint = str(caught.value).partition(" — ")
+        assert set(told.split("; ")) == {
+            "web already runs here, under procman with pid 10",
+            "worker and clock already run here, under procman with pid 11",
+        }
+        assert hint.endswith("`procman quit` ends both; `procman start mail` starts the rest")

@@ -203,6 +203,18 @@ def _cut(stream: bytes, cuts: list[int]) -> list[bytes]:
 # --- styles that are left open ---
 
 
+@pytest.mark.parametrize("edit", [b"\b", b"\x1b[C", b"\x1b[12D", b"\x1b[K", b"\x1b[2P", b"\x1b[@", b"\x1b[4h+\x1b[4l"])
+def test_edits_of_a_line_pass_for_who_is_typed_at(edit: bytes) -> None:
+    assert Screen(is_edited=True).cleaned(b"a" + edit + b"b", PREFIX) == b"a" + edit + b"b"
+    assert Screen().cleaned(b"a" + edit + b"b", PREFIX) in (b"ab", b"a+b")
+
+
+def test_who_is_typed_at_goes_to_its_prefix_and_leaves_the_line() -> None:
+    screen = Screen(is_edited=True)
+    assert screen.cleaned(b"(Pdb) next\r\x1b[6C", PREFIX) == b"(Pdb) next\r" + PREFIX + b"\x1b[6C"
+    assert screen.cleaned(b"a\x1b[2J\x1b[H\x1b[1K\x1b[5A\x1b[4hb", PREFIX) == b"a\x1b[4hb\x1b[4l"
+
+
 def test_style_ends_with_its_line_and_opens_again() -> None:
     screen = Screen()
     assert screen.cleaned(b"\x1b[31mred\n", PREFIX) == b"\x1b[31mred" + RESET + b"\n"
