@@ -103,8 +103,8 @@ def python(*argv: str, modules: str) -> Callable[[App], list[str]]:
     return command_line
 
 
-# One port for each of thousands of types, above what is usual on a developer's machine. As variables, for most people type
-# `procman start` alone; an option brings the parser of the command line, which `procman with options` shows.
+# One port for each of thousands of types, above what is usual on a developer's machine. As variables, for most people
+# type `procman start` alone; an option brings the parser of the command line, which `procman with options` shows.
 VARIABLES = {"PROCMAN_PORT": "20000", "PROCMAN_PORT_STEP": "1"}
 PROCMAN = ("procman", "start")
 
