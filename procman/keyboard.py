@@ -39,11 +39,12 @@ class Keyboard:
     def type(self, keys: bytes) -> None:
         """Type `keys`. Nothing happens when the terminal is gone."""
         with contextlib.suppress(OSError, termios.error):
-            for signum in self._signals_of(keys):
-                signal_group(self.process.pid, signum)
+            signals = self._signals_of(keys)
             if len(self._held) + len(keys) <= HELD_BYTES:
                 self._held += keys
             self._flush()
+            for signum in signals:  # behind the keys, or the program would answer before they are echoed
+                signal_group(self.process.pid, signum)
 
     def close(self) -> None:
         """Forget what nobody has read: the process is gone."""

@@ -197,6 +197,7 @@ class _Run:
         )
         self._listen(guard_fd)
         self._supervisor.start()
+        kernel.keep_freed_memory()
         self._attach_output()
         self._open_control()
         if self._options.get("attach"):
