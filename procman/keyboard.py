@@ -39,11 +39,14 @@ class Keyboard:
     def type(self, keys: bytes) -> None:
         """Type `keys`. Nothing happens when the terminal is gone."""
         with contextlib.suppress(OSError, termios.error):
-            for signum in self._signals_of(keys):
-                signal_group(self.process.pid, signum)
+            signals = self._signals_of(keys)
+            if signals:
+                self._held = b""  # as a terminal forgets then what nobody has read
             if len(self._held) + len(keys) <= HELD_BYTES:
                 self._held += keys
-            self._flush()
+            self._flush()  # first, for the echo of the key stands before what the program says to the signal
+            for signum in signals:
+                signal_group(self.process.pid, signum)
 
     def close(self) -> None:
         """Forget what nobody has read: the process is gone."""
