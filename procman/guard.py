@@ -43,7 +43,7 @@ def run_guarded(
     """Fork; run `supervise(guard_fd)` in the child and return its exit code in the parent, when nothing is left.
 
     `guard_fd` reads end of file when the guard dies; `run_id` marks the run's processes; `tell` takes a line about what
-    the supervisor could not tell. The child never returns. `modes` of the user's terminal are taken now and given back
+    the supervisor could not tell. The child never returns. `modes` of the user's terminal are set now and given back
     at the end, by the child only if the guard dies.
     """
     guard_fd, alive_fd = os.pipe()
@@ -52,10 +52,8 @@ def run_guarded(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # One that comes before there is a handler waits for it: the loop and the guard let in what they listen to.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    if modes is not None:
-        modes.take()
     adopts = become_subreaper()  # before the fork, so that what it imports (0.8 ms) is there for both
-    child = os.fork()
+    child = os.fork() if modes is None else modes.fork()
     if child == 0:
         os.close(alive_fd)
         _run_child(supervise, guard_fd, tell)

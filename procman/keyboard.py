@@ -40,10 +40,12 @@ class Keyboard:
         """Type `keys`. Nothing happens when the terminal is gone."""
         with contextlib.suppress(OSError, termios.error):
             signals = self._signals_of(keys)
+            if signals:
+                self._held = b""  # as a terminal forgets then what nobody has read
             if len(self._held) + len(keys) <= HELD_BYTES:
                 self._held += keys
-            self._flush()
-            for signum in signals:  # behind the keys, or the program would answer before they are echoed
+            self._flush()  # first, for the echo of the key stands before what the program says to the signal
+            for signum in signals:
                 signal_group(self.process.pid, signum)
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
+_STOPS = (signal.SIGTSTP, signal.SIGCONT)
+
 _INPUT, _OUTPUT, _CONTROL, _LOCAL, _CHARACTERS = 0, 1, 2, 3, 6  # what stands where in termios.tcgetattr()
 
 
@@ -60,8 +62,23 @@ class Modes:
         self._ours: list[Any] | None = None  # while they are set: what the system made of them
         self._is_over = False
 
-    def take(self) -> None:
-        """Set ours. In the background this stops the process, as any use of the terminal there does."""
+    def fork(self) -> int:
+        """Set ours and fork. In the background this stops the process, as any use of the terminal there does.
+
+        In the parent Ctrl-Z waits until `follow_stops`.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        self._set()
+        try:
+            pid = os.fork()
+        except OSError:
+            self.give_back()
+            raise
+        if pid == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        return pid
+
+    def _set(self) -> None:
         with contextlib.suppress(termios.error):  # it has been closed
             termios.tcsetattr(self._fd, termios.TCSANOW, self._wanted)
             self._ours = termios.tcgetattr(self._fd)
@@ -97,10 +114,11 @@ class Modes:
             if pid:
                 _kill(pid, signal.SIGCONT)
             if not self._is_over and self._is_foreground():
-                self.take()
+                self._set()
 
         signal.signal(signal.SIGTSTP, stop)
         signal.signal(signal.SIGCONT, go_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _is_foreground(self) -> bool:
         try:
@@ -119,8 +137,7 @@ def run_with(modes: Modes, use: Callable[[int], int], drop: Callable[[], None]) 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel would reap (waitpid(2))
     # One that comes before there is a handler waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    modes.take()
-    pid = os.fork()
+    pid = modes.fork()
     if pid == 0:
         os.close(held_fd)
         code = 1
