@@ -600,8 +600,8 @@ def test_start_attached_after_a_restart(app: App) -> None:
         (("--attach", "web.3", "web=2"), '--attach: "web.3" is not started — did you mean "web.2"?'),
         (("--attach", "web", "web=2"), "--attach web: only one can be attached — choose one of web.1, web.2"),
         (("--attach", "worker", "web"), '--attach: "worker" is not started — known: web, web.1'),
-        (("--attach", "web", "--no-pty"), "--attach needs a terminal for the process: leave --no-pty out."),
-        (("--attach", "web", "--detach"), "--detach leaves the terminal, and --attach needs it: choose one of them."),
+        (("--attach", "web", "--no-pty"), "--attach needs a terminal for the process — leave --no-pty out"),
+        (("--attach", "web", "--detach"), "--detach leaves the terminal, and --attach needs it — choose one of them"),
     ],
 )
 def test_start_attached_wrong_usage(app: App, arguments: Sequence[str], text: str) -> None:
