@@ -211,8 +211,8 @@ class Requests:
         connection.end(self._done(instances))
 
     def _logs(self, request: Message, connection: Connection) -> None:
-        wanted = frozenset(request.get("names") or ())
         names = [instance.spec.name for instance in self._instances(request)]
+        wanted = frozenset(request.get("names") or ())
         events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
         connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
         if request.get("follow"):

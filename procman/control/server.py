@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from procman import __version__
 from procman.control.directory import Claim, inside
-from procman.errors import ControlError, ProcmanError
+from procman.errors import ControlError, ProcmanError, failure_of
 from procman.events import Event, Output
 from procman.loop import Loop
 from procman.records import NamedTuple
@@ -180,6 +180,8 @@ class Connection:
                 self.on_message(message)
         except ProcmanError as error:
             self.fail(error)
+        except Exception as error:  # a bug of ours is the client's to hear, and nothing for the run to die of
+            self.fail(failure_of(error))
 
     def close(self) -> None:
         if not self.is_closed:

@@ -74,6 +74,7 @@ def listening(app: App) -> Iterator[App]:
     # Its socket comes behind the first child, so wait for an answer.
     assert app.call("ps").code == 0
     yield app
+    assert run.code is None, run.failure("it has ended")
     assert ask(app, {"do": "ps"})[-1]["instances"][0]["state"] == "ready"
     assert len([event for event in run.events if event.is_("started")]) == 1
     run.signal(signal.SIGTERM)
@@ -151,6 +152,7 @@ def test_request_in_single_bytes(listening: App) -> None:
         (b'{"do": "attach"}\n', 2),
         (b'{"do": "attach", "name": "web.1"}\n', 69),
         (b'{"do": "logs", "names": {"web": 1}}\n', 2),
+        (b'{"do": "logs", "names": [[]]}\n', 2),
     ],
     ids=lambda value: value[:40].decode(errors="replace") if isinstance(value, bytes) else str(value),
 )
