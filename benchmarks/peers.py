@@ -49,7 +49,7 @@ def procman_counted(app: App) -> list[str]:
     """One process type, many instances: with many types, each process gets the ports of all of them (`PORT_<TYPE>`)."""
     assert len(set(app.commands)) == 1
     (app.folder / "Procfile").write_text(f"w: {app.commands[0]}\n")
-    return ["procman", "start", "--port", "20000", f"w={len(app.commands)}"]
+    return [*PROCMAN, f"w={len(app.commands)}"]
 
 
 def supervisor(app: App) -> list[str]:
@@ -103,11 +103,14 @@ def python(*argv: str, modules: str) -> Callable[[App], list[str]]:
     return command_line
 
 
-# One port for each of thousands of types, above what is usual on a developer's machine.
-PROCMAN = ("procman", "start", "--port", "20000", "--port-step", "1")
+# One port for each of thousands of types, above what is usual on a developer's machine. As variables, for most people
+# type `procman start` alone; an option brings the parser of the command line, which `procman with options` shows.
+VARIABLES = {"PROCMAN_PORT": "20000", "PROCMAN_PORT_STEP": "1"}
+PROCMAN = ("procman", "start")
 
 PEERS = (
     Peer("procman", "procman", with_procfile(*PROCMAN), stamps=True, gives_pty=True),
+    Peer("procman with options", "procman", with_procfile(*PROCMAN, "-t", "5"), stamps=True, only=("start",)),
     Peer("procman --no-pty", "procman", with_procfile(*PROCMAN, "--no-pty"), stamps=True, only=("throughput:pty",)),
     Peer("procman w=N", "procman", procman_counted, stamps=True, only=("memory", "scale")),
     Peer("honcho", "honcho", with_procfile("honcho", "start"), stamps=True, flood_mb=8),

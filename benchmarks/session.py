@@ -12,7 +12,7 @@ from types import TracebackType
 
 from benchmarks import install, processes
 from benchmarks.app import App
-from benchmarks.peers import Peer
+from benchmarks.peers import VARIABLES, Peer
 
 OUTPUTS = ("null", "pipe", "pty")
 
@@ -36,7 +36,7 @@ class Session:
 
     def __enter__(self) -> Session:
         argv = self.peer.argv(self.app)
-        env = {**install.environment(self.peer), processes.TOKEN: self.app.token}
+        env = {**install.environment(self.peer), **VARIABLES, processes.TOKEN: self.app.token}
         stdout, terminal = self._open()
         if self.output == "pty":
             argv = ["setsid", "--ctty", *argv]  # a terminal that controls the tool, as a user's does

@@ -83,3 +83,14 @@ def complain(text: str) -> None:
             sys.stderr.flush()
     except OSError:
         pass
+
+
+def keep_freed_memory(size: int = 1024 * 1024) -> None:
+    """Make malloc keep what is freed instead of giving it back at once.
+
+    Blocks of output live for a turn each, and glibc's malloc returns the top of its heap whenever 128 KiB of it are
+    free: each block then costs a page fault for each 4 KiB, and moving a GB takes twice the time, or not, by what else
+    lies on the heap. Once a larger block that was mapped by itself is freed, malloc raises both of its limits to that
+    size and twice that size (mallopt(3), M_MMAP_THRESHOLD). Nothing is written to this one, so it takes no memory.
+    """
+    bytes(size)

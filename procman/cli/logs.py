@@ -77,7 +77,8 @@ def command(context: click.Context, /, names: tuple[str, ...], follow: bool, **o
     """Show what the processes have written.
 
     They look as in `start`, with procman's own lines. The supervisor keeps the last 64 KiB of each instance. Several
-    instances are merged by time; -n counts the lines of all together, behind --since and --grep.
+    instances are merged by time; -n counts the lines of all together, behind --since and --grep. What a run of `start
+    --detach` wrote long ago is in .procman/log/procman.log.
     """
     since = None if options["since_s"] is None else time.time() - options["since_s"]
     choice = Choice(options["last"], since, options["pattern"])

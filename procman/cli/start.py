@@ -171,6 +171,7 @@ class _Run:
         self._sinks: list[Sink] = []
         self._is_ending = False
         self._sink_failure = 0
+        self._began = time.time()  # of what is told before the first process, though the stream is there behind it
         self.run_id = f"{os.getpid()}-{time.time_ns()}"
         self.modes = self._modes() if options.get("attach") else None
 
@@ -197,6 +198,7 @@ class _Run:
         )
         self._listen(guard_fd)
         self._supervisor.start()
+        kernel.keep_freed_memory()
         self._attach_output()
         self._open_control()
         if self._options.get("attach"):
@@ -261,7 +263,7 @@ class _Run:
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
-            self._tell(note)
+            multiplexer.emit(Notice(SYSTEM, self._began, note))
         self._supervisor.attach(multiplexer)
 
     def _open_sinks(self, on_room: Any) -> None:

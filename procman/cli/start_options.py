@@ -8,6 +8,7 @@ import click
 
 from procman.cli.options import OfSetting, completing, flattened, given_of, input_options
 from procman.cli.start import start
+from procman.errors import UsageMistake
 
 COUNTS: Any = {"metavar": "TYPE=N,...", "shell_complete": completing("formation")}
 TYPES: Any = {"metavar": "TYPE,...", "multiple": True, "callback": flattened}
@@ -67,9 +68,9 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
     if options["concurrency"] == "":
         raise click.UsageError("-c needs counts, as in -c web=2; for colour write --color always.")
     if options["attach"] and options["pty"] is False:
-        raise click.UsageError("--attach needs a terminal for the process: leave --no-pty out.")
+        raise UsageMistake("--attach needs a terminal for the process", hint="leave --no-pty out")
     if options["attach"] and options["detach"]:
-        raise click.UsageError("--detach leaves the terminal, and --attach needs it: choose one of them.")
+        raise UsageMistake("--detach leaves the terminal, and --attach needs it", hint="choose one of them")
     if options["no_color"]:
         options["color"] = "never"
     return start(given_of(context), names, options)

@@ -11,9 +11,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from procman.loop import Loop, Timer
+from procman.records import NamedTuple
 from procman.sinks.stream import FULL_BYTES, Buffer
 
 RETRY_S = 1.0  # until a disk that was full is tried again

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -288,3 +289,30 @@ def test_run_that_ends_tells_its_clients(app: App) -> None:
         assert quitter.rest()[-1] == {"done": True, "code": 0}
         assert follower.rest()[-1]["code"] == 69
     assert run.wait() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; CI is root")
+def test_another_user_is_turned_away(listening: App) -> None:
+    """Even where somebody has opened directory and socket to all."""
+    (path,) = (listening.root / ".procman").glob("*.sock")
+    path.chmod(0o666)
+    path.parent.chmod(0o755)
+    program = (
+        "import os, socket, sys\n"
+        "os.setuid(int(sys.argv[2]))\n"
+        "client = socket.socket(socket.AF_UNIX)\n"
+        "client.connect(sys.argv[1])\n"
+        "print(len(client.recv(1000)))\n"
+    )
+    heard = {
+        uid: subprocess.run(
+            [sys.executable, "-S", "-E", "-c", program, path.name, str(uid)],
+            cwd=path.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for uid in (0, 65534)
+    }
+    assert int(heard[0]) > 0
+    assert int(heard[65534]) == 0
