@@ -226,7 +226,7 @@ class _Run:
         loop.add_reader(guard_fd, lambda: self._on_guard_gone(guard_fd))
 
     def _on_stop_signal(self, signum: int) -> None:
-        if signum == signal.SIGINT and self._is_terminal and self._streams:
+        if signum == signal.SIGINT and self._is_terminal and self._streams and self.modes is None:
             self._streams[0].write(b"\r")  # the terminal has just echoed ^C
         self._supervisor.on_stop_signal(signum)
 
