@@ -21,7 +21,8 @@ PACKAGE = REPOSITORY / "procman"
 # The floors of the architecture. A room may import the rooms named, and floor 0.
 FLOOR_0_TO_2 = (
     "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
-    "kernel loop process keyboard output ring probes services watch guard sweep sinks"
+    "kernel loop process keyboard output ring probes services watch guard sweep sinks "
+    "probe_settings needs parity"
 )
 ROOMS = {
     "__init__": "",
@@ -29,8 +30,10 @@ ROOMS = {
     "records": "",
     "procfile": "",
     "environment": "",
-    "config": "ports",
-    "settings_files": "config",
+    "config": "ports readiness needs",
+    "settings_files": "config probe_settings",
+    "probe_settings": "config ports readiness",
+    "needs": "",
     "formation": "procfile",
     "ports": "",
     "spec": "procfile environment config formation ports restart readiness",
