@@ -27,3 +27,18 @@ class Probe(NamedTuple):
     every_s: float | None = None  # pause between attempts; None: 0.05 s growing to 1 s, or 10 s for liveness
     timeout_s: float = 5.0  # of one attempt
     failures: int = 3  # liveness: so many in a row make it unhealthy
+
+    @property
+    def is_of_own_port(self) -> bool:
+        """Whether it shows that the instance serves the port it was given."""
+        return self.kind in (PORT, HTTP) and self.port is None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the instance itself says so, on a socket of its own."""
+        return self.kind == NOTIFY
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether something has to be done to learn it."""
+        return self.kind not in (NOTIFY, COMPLETED)
