@@ -217,7 +217,7 @@ class Notification(NamedTuple):
 
 
 def parse_notify(datagram: bytes) -> Notification:
-    """Read lines such as `READY=1` and `STATUS=loading`; all others, and garbage, say nothing. The last one counts."""
+    """Read lines such as `READY=1` and `STATUS=loading`; all others, and garbage, say nothing."""
     is_ready, status = False, ""
     for line in datagram.split(b"\n"):
         name, _, value = line.partition(b"=")
