@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.keyboard import Keyboard
     from procman.output import Feed
-    from procman.probes import NotifySocket, Prober
+    from procman.probes import LogProber, NotifySocket, Prober
 
 
 class Fault(NamedTuple):
@@ -40,7 +40,7 @@ class Instance:
         self.fault: Fault | None = None  # of its last run
         self.history = History()
         self.timer: Timer | None = None
-        self.prober: Prober | None = None  # asks whether it is ready, and then whether it still lives
+        self.prober: Prober | LogProber | None = None  # asks whether it is ready, and then whether it still lives
         self.notify: NotifySocket | None = None
         self.strays: list[int] = []  # descendants that left the group
         self.was_killed = False

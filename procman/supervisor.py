@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -421,7 +422,12 @@ class Supervisor:
             return {}
         from procman.probes import NotifySocket
 
-        instance.notify = NotifySocket(self._loop, self._mark["PROCMAN_RUN"], instance.spec.name)
+        try:
+            instance.notify = NotifySocket(self._loop, self._mark["PROCMAN_RUN"], instance.spec.name)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            self._notice(instance.spec.name, f"no socket for its notifications: {reason}")
+            return {}
         return encoded({"NOTIFY_SOCKET": instance.notify.address})
 
     def _begin_probe(self, instance: Instance) -> None:
@@ -444,7 +450,8 @@ class Supervisor:
     def _on_ready_timeout(self, instance: Instance) -> None:
         assert instance.spec.ready is not None
         if instance.state is State.STARTING:
-            reason = f": {instance.prober.reason}" if instance.prober and instance.prober.reason else ""
+            asked = instance.prober or instance.notify
+            reason = f": {asked.reason}" if asked is not None and asked.reason else ""
             fault = f"was not ready within {instance.spec.ready.within_s:g} s{reason}"
             instance.fault = Fault(ReadinessTimeout.exit_code, fault)
             self._notice(instance.spec.name, fault)
