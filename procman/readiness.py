@@ -52,6 +52,11 @@ class Probe(NamedTuple):
         return self.kind == NOTIFY
 
     @property
+    def is_by_end(self) -> bool:
+        """Whether it is ready when it has ended well."""
+        return self.kind == COMPLETED
+
+    @property
     def is_asked(self) -> bool:
         """Whether something has to be done to learn it."""
         return self.kind not in (NOTIFY, COMPLETED)

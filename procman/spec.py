@@ -234,7 +234,11 @@ def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) ->
 def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
     if name in settings.can_die:
         return "ignore"
-    return settings.on_exit if own is None or own.on_exit is None else own.on_exit
+    if own is None or own.on_exit is None:
+        # One that is there to end must not end the run by that.
+        is_done = own is not None and own.ready is not None and own.ready.is_by_end
+        return "fail" if is_done and settings.on_exit == "stop" else settings.on_exit
+    return own.on_exit
 
 
 def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]) -> None:

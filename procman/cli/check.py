@@ -14,7 +14,7 @@ from procman.cli.options import given_of, input_options
 from procman.config import PROCESS_SETTINGS, SETTINGS
 from procman.errors import NOTE, REFUSED, WARNING, ProcfileError, ProcmanError
 from procman.formation import resolve_formation
-from procman.spec import os_bytes, resolve
+from procman.spec import os_bytes, release_types, resolve
 
 
 @click.command(
@@ -85,7 +85,8 @@ def _stops(finding: Finding) -> bool:
 def _try_formation(app: App) -> None:
     """Resolve what `start` takes without arguments. Raises UsageMistake, ConfigError or ProcfileError."""
     settings = app.settings
-    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=settings.origin("formation"))
+    origin, releases = settings.origin("formation"), release_types(settings)
+    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=origin, releases=releases)
     resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
 
 
