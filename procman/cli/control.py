@@ -80,8 +80,10 @@ def do(
 ) -> list[Message]:
     """Ask for something and return the instances it was about. `is_done` tells of one whether it has happened.
 
-    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say.
+    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say. If one of several would
+    refuse it, nothing happens.
     """
+    control.check(requests, timeout_s)
     last: dict[Peer, Message] = {}
     try:
         for peer, message in control.converse(requests, timeout_s):

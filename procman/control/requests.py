@@ -25,19 +25,22 @@ Look = Callable[[], Message | None]
 
 
 class Requests:
-    """Handles the requests of all clients. `scale` gets new counts of types, and raises what makes them impossible."""
+    """Handles the requests of all clients.
+
+    `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
+    """
 
     def __init__(
         self,
         supervisor: Supervisor,
         ring: Ring,
         types: Sequence[str],
-        scale: Callable[[Mapping[str, int]], None],
+        plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
-        self._scale = scale
+        self._plan_scale = plan_scale
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -103,6 +106,13 @@ class Requests:
         chosen = [i for i in running.values() if not names or i.spec.name in names or i.spec.process_type in names]
         return sorted(chosen, key=lambda instance: (instance.spec.type_index, instance.spec.instance))
 
+    def _is_only_checked(self, request: Message, connection: Connection) -> bool:
+        """Tell whether to do nothing: the client only asks what would be refused, and all that can refuse has not."""
+        if not request.get("check"):
+            return False
+        connection.end({"done": True})
+        return True
+
     def _done(self, instances: Sequence[Instance]) -> Message:
         return {"done": True, "instances": [record_of(instance) for instance in instances]}
 
@@ -113,6 +123,8 @@ class Requests:
 
     def _stop(self, request: Message, connection: Connection) -> None:
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.stop_instances(instances)
         self._wait(connection, lambda: self._look_down(instances))
 
@@ -127,6 +139,8 @@ class Requests:
     def _start(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.start_instances(instances)
         self._wait(connection, lambda: self._look_up(instances))
 
@@ -147,6 +161,8 @@ class Requests:
     def _restart(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         groups = [[instance] for instance in instances] if request.get("rolling") else [instances]
         self._restart_next(groups, instances, connection)
 
@@ -168,8 +184,11 @@ class Requests:
     def _on_scale(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         counts = self._counts(request.get("counts"))
+        scale = self._plan_scale(counts)
+        if self._is_only_checked(request, connection):
+            return
         before = {i for i in self._supervisor.instances.values() if not i.is_removed}
-        self._scale(counts)
+        scale()
         of_types = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
         self._wait(connection, lambda: self._look_scaled(of_types, before))
 
@@ -207,6 +226,8 @@ class Requests:
     def _signal(self, request: Message, connection: Connection) -> None:
         signum = _signal_number(request.get("signal"))
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.signal_instances(instances, signum)
         connection.end(self._done(instances))
 

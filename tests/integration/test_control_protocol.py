@@ -163,6 +163,26 @@ def test_what_cannot_be_is_refused(listening: App, request_line: bytes, code: in
     assert "done" not in reply
 
 
+@pytest.mark.parametrize(
+    "request_", [{"do": "stop"}, {"do": "start"}, {"do": "restart"}, {"do": "signal", "signal": "TERM"},
+                 {"do": "scale", "counts": {"web": 3}}],
+    ids=lambda request: str(request["do"]),
+)  # fmt: skip
+def test_check_does_nothing(listening: App, request_: dict[str, Any]) -> None:
+    """The fixture sees to it that web.1 has not even been signalled."""
+    assert ask(listening, {**request_, "check": True})[-1] == {"done": True}
+    (instance,) = ask(listening, {"do": "ps"})[-1]["instances"]
+    assert (instance["state"], instance["wanted"], instance["restarts"]) == ("ready", True, 0)
+    assert ask(listening, {"do": "stop", "names": ["wbe"], "check": True})[-1]["code"] == 2
+
+
+def test_type_that_was_only_checked_is_free_for_another(app: App) -> None:
+    started(app, f"web: echo up; {SLEEP}\nworker: {SLEEP}\n", "web")
+    assert app.call("ps").code == 0
+    assert ask(app, {"do": "scale", "counts": {"worker": 1}, "check": True})[-1] == {"done": True}
+    app.start("worker").wait_for("ready", "worker.1")
+
+
 def test_huge_line(listening: App) -> None:
     with Client(listening) as client:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
