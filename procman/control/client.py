@@ -27,6 +27,14 @@ class Lost(ControlError):
     """The other side has closed the connection before its last word."""
 
 
+class Nobody(ControlError):
+    """No supervisor listens."""
+
+
+class Silent(ControlError):
+    """There are supervisors, but none answers."""
+
+
 class Connection:
     """A socket that carries messages."""
 
@@ -176,12 +184,12 @@ class Control:
 
     def _nobody(self) -> ControlError:
         if self.complaint:
-            return ControlError(self.complaint)
+            return Silent(self.complaint)
         if os.path.isdir(self._directory) and not os.access(self._directory, os.R_OK | os.X_OK):
             return ControlError(f"{self._directory}: permission denied", hint="it belongs to another user")
         root = os.path.dirname(self._directory)
         place = "here" if root == os.getcwd() else f"in {root}"
-        return ControlError(
+        return Nobody(
             f"no procman runs {place}", hint="start one with `procman start`; -f or -d names another directory"
         )
 
@@ -194,7 +202,7 @@ class Control:
         """
         routed, unknown = self.owners(names)
         if unknown:
-            self._refuse(unknown, self.types)
+            self.refuse(unknown, self.types)
         return routed or {peer: [] for peer in self.peers}
 
     def route_counts(
@@ -214,7 +222,7 @@ class Control:
             more = [str(refusal["error"]) for refusal in self._refusals(requests, timeout_s)]
             if not self.silent:
                 more.append("beside several procmans a type that none of them runs gets its own: `procman start TYPE`")
-            self._refuse(unknown, self.types, more)
+            self.refuse(unknown, self.types, more)
         return chosen
 
     def owners(self, names: Iterable[str]) -> tuple[dict[Peer, list[str]], list[str]]:
@@ -234,7 +242,7 @@ class Control:
         process_type = stem if number.isdecimal() else name
         return next((peer for peer in self.peers if process_type in peer.types), None)
 
-    def _refuse(self, unknown: Sequence[str], known: Collection[str], more: Sequence[str] = ()) -> None:
+    def refuse(self, unknown: Sequence[str], known: Collection[str], more: Sequence[str] = ()) -> None:
         faults = []
         for name in unknown:
             hint = did_you_mean(name, known)
@@ -308,7 +316,7 @@ class Control:
         found = instances_in(self.ask({peer: {"do": "ps"} for peer in routed}, timeout_s))
         known = {str(instance["name"]) for instance in found} | set(self.types)
         if unknown := [name for name in names if name not in known]:
-            self._refuse(unknown, sorted(known))
+            self.refuse(unknown, sorted(known))
         return [i for i in found if not names or i["name"] in names or i["type"] in names]
 
 

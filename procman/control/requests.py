@@ -51,6 +51,7 @@ class Requests:
             "restart": self._restart,
             "scale": self._on_scale,
             "signal": self._signal,
+            "wait": self._on_wait,
             "logs": self._logs,
             "attach": self._attach,
             "quit": self._quit,
@@ -62,6 +63,7 @@ class Requests:
         if handler is None:
             raise UsageMistake(f"unknown request {quoted(str(request.get('do')))}")
         handler(request, connection)
+        self.look()  # a stop of what had no process is told by no event
 
     def look(self) -> None:
         """Something has changed: answer those who waited for it."""
@@ -72,6 +74,7 @@ class Requests:
 
     def close(self) -> None:
         """The run has ended."""
+        self.look()  # what has just become true is not undone by the end
         for connection in self._quitting:
             connection.end({"done": True, "code": self._supervisor.exit_code})
         for connection, attachment in list(self._attached.items()):
@@ -92,11 +95,15 @@ class Requests:
 
     # --- names ---
 
-    def _instances(self, request: Message) -> list[Instance]:
-        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+    def _names(self, request: Message) -> list[str]:
         names = request.get("names") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UsageMistake('"names" is no list of strings')
+        return names
+
+    def _instances(self, request: Message) -> list[Instance]:
+        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+        names = self._names(request)
         running = self._supervisor.instances
         known = {*running, *(instance.spec.process_type for instance in running.values())}
         for name in names:
@@ -231,6 +238,27 @@ class Requests:
         self._supervisor.signal_instances(instances, signum)
         connection.end(self._done(instances))
 
+    def _on_wait(self, request: Message, connection: Connection) -> None:
+        names = self._names(request)
+        running = {instance.spec.process_type for instance in self._supervisor.instances.values()}
+        later = [name for name in names if (entry := type_in(name)) in self._types and entry not in running]
+        now = [name for name in names if name not in later]
+        instances = self._instances({"names": now}) if now or not names else []
+        if later:
+            raise ControlError(f"not started here: {', '.join(later)}")
+        if not self._is_only_checked(request, connection):
+            self._wait(connection, lambda: self._look_ready(instances))
+
+    def _look_ready(self, instances: Sequence[Instance]) -> Message | None:
+        """Tell whether all are up or have done their work, or why that will not be."""
+        if all(i.state is State.READY or (i.state is State.EXITED and i.is_wanted) for i in instances):
+            return self._done(instances)
+        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i))]:
+            return {"error": "; ".join(failed), "code": EXIT_KILLED}
+        if self._supervisor.is_ending:
+            return {"error": f"the run is ending: {self._supervisor.why_ending}", "code": EXIT_KILLED}
+        return None
+
     def _logs(self, request: Message, connection: Connection) -> None:
         names = [instance.spec.name for instance in self._instances(request)]
         wanted = frozenset(request.get("names") or ())
@@ -341,6 +369,25 @@ def _fitting(written: bytes, size: Terminal) -> bytes:
     while first > 0 and (left := left - max(1, -(-len(lines[first - 1]) // size.columns))) >= 0:
         first -= 1
     return b"".join(lines[min(first, len(lines) - 1) :]) if lines else b""
+
+
+def type_in(name: str) -> str:
+    """Return the process type of `web` or `web.2`."""
+    stem, _, number = name.rpartition(".")
+    return stem if number.isdecimal() else name
+
+
+def _why_never_ready(instance: Instance) -> str:
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does."""
+    match instance.state:
+        case State.FAILED:
+            code = "" if instance.last_code is None else f" with code {instance.last_code}"
+            return f"failed{code}"
+        case State.LOST:
+            return "could not be killed"
+        case State.EXITED if not instance.is_wanted:
+            return "was stopped"
+    return ""
 
 
 def is_down(instance: Instance) -> bool:
