@@ -28,7 +28,7 @@ from procman.errors import EXIT_KILLED, ControlError, ProcmanError, UsageMistake
 
 PAUSE_S = 0.05  # between two looks for a supervisor
 SHORT_S = 0.5  # how long some are listened to while others are still missing
-MIN_S = 0.2  # even with --timeout 0 there is one look
+MIN_S = 0.5  # even with --timeout 0 there is one look
 
 
 @click.command(

@@ -149,6 +149,9 @@ def test_request_in_single_bytes(listening: App) -> None:
         (b'{"do": "signal", "names": ["web"], "signal": "HUNTER"}\n', 2),
         (b'{"do": "signal", "names": ["web"], "signal": []}\n', 2),
         (b'{"do": "signal", "names": ["web"], "signal": 0}\n', 2),
+        (b'{"do": "wait", "names": ["wbe"]}\n', 2),
+        (b'{"do": "wait", "names": ["web.2"]}\n', 2),
+        (b'{"do": "wait", "names": "web"}\n', 2),
         (b'{"do": "attach"}\n', 2),
         (b'{"do": "attach", "name": "web.1"}\n', 69),
         (b'{"do": "logs", "names": {"web": 1}}\n', 2),
@@ -217,8 +220,8 @@ def test_many_clients(listening: App) -> None:
         | st.sampled_from([b"\n", b'{"do": "ps"}\n', b'{"do": "logs"}\n', b'{"do": "logs", "follow": true}\n', b"{"])
         | st.builds(
             lambda do, key, value: json.dumps({"do": do, key: value}).encode() + b"\n",
-            st.sampled_from(["ps", "logs", "signal", "attach", "scale", "nothing"]),
-            st.sampled_from(["names", "name", "counts", "signal", "keys", "follow"]),
+            st.sampled_from(["ps", "logs", "signal", "attach", "scale", "wait", "nothing"]),
+            st.sampled_from(["names", "name", "counts", "signal", "keys", "follow", "check"]),
             st.recursive(st.none() | st.integers() | st.text(), lambda of: st.lists(of, max_size=2), max_leaves=3),
         ),
         max_size=5,

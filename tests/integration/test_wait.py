@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from procman.config import ProcessSettings
 from procman.control.directory import inside
-from tests.support.app import CEILING_S, App, Run
+from tests.support.app import CEILING_S, REPOSITORY, App, Run
 
 SLEEP = "exec sleep 1000"
 TWO = f"web: {SLEEP}\nworker: {SLEEP}\n"
@@ -20,7 +19,9 @@ IGNORES_TERM = "trap '' TERM; echo set; while :; do sleep 1000; done"
 SHORT = ("--timeout", "0.3")
 FOR_EVER = ("--timeout", "inf")
 
-with_readiness = pytest.mark.skipif("ready" not in ProcessSettings._fields, reason="readiness is not there yet")
+with_readiness = pytest.mark.skipif(
+    "begin_ready" not in (REPOSITORY / "procman/supervisor.py").read_text(), reason="readiness is not wired yet"
+)
 
 
 class Lookout:
@@ -70,8 +71,17 @@ def restarting(app: App) -> tuple[Run, Run]:
     return run, asked
 
 
-def kill(run: Run, name: str) -> None:
-    os.killpg(run.pid_of(name), signal.SIGKILL)
+def finish(run: Run) -> None:
+    """End a run in which worker.1 does not want to."""
+    run.signal(signal.SIGTERM)
+    run.wait_notice("SIGTERM received")
+    kill(run)
+    run.wait()
+
+
+def kill(run: Run) -> None:
+    with suppress(ProcessLookupError):  # the signal came before its trap
+        os.killpg(run.pid_of("worker.1"), signal.SIGKILL)
 
 
 # --- what is there ---
@@ -210,19 +220,19 @@ def test_time_is_over(app: App) -> None:
     assert (asked.code, asked.out) == (1, b"")
     assert asked.err_text == f"not ready within 0.3 s: worker.1 is stopping, pid {run.pid_of('worker.1')}\n"
     assert app.call("wait", "web", "--timeout", "0").code == 0
-    kill(run, "worker.1")
+    finish(run)
 
 
 def test_restart_is_waited_for(app: App) -> None:
     run, restart = restarting(app)
     old = run.pid_of("worker.1")
     asked = app.procman("wait", "worker", *FOR_EVER)
-    kill(run, "worker.1")
+    kill(run)
     assert (restart.wait(), asked.wait()) == (0, 0)
     assert asked.text == restart.text
     assert f"pid {old}" not in asked.text
-    kill(run, "worker.1")
-    run.wait()
+    run.wait_until(lambda: run.pid_of("worker.1") != old, "second start of worker.1")
+    finish(run)
 
 
 def test_stop_while_waited_for(app: App) -> None:
@@ -230,9 +240,9 @@ def test_stop_while_waited_for(app: App) -> None:
     asked = app.procman("wait", *FOR_EVER)
     stop = app.procman("stop", "worker", "--timeout", "0.2")
     assert stop.wait() == 1
-    kill(run, "worker.1")
+    kill(run)
     assert (asked.wait(), asked.err_text) == (1, "worker.1 was stopped\n")
-    restart.wait()
+    assert (restart.wait(), restart.err_text) == (1, "worker.1 was stopped\n")
 
 
 def test_run_that_ends_while_waited_for(app: App) -> None:
@@ -240,7 +250,7 @@ def test_run_that_ends_while_waited_for(app: App) -> None:
     asked = app.procman("wait", *FOR_EVER)
     run.signal(signal.SIGTERM)
     assert (asked.wait(), asked.err_text) == (1, "the run is ending: stopped by SIGTERM\n")
-    kill(run, "worker.1")
+    kill(run)
     run.wait()
     restart.wait()
 
@@ -260,9 +270,9 @@ def test_procman_that_is_killed_while_waited_for(app: App) -> None:
 
 
 def test_interrupted(app: App) -> None:
-    run = app(TWO)
+    app(TWO)
     with lookout(app) as looks:
-        asked = run.procman("wait", *FOR_EVER)
+        asked = app.procman("wait", *FOR_EVER)
         looks.wait_looks(1)
         asked.signal(signal.SIGINT)
         assert asked.wait() == 130
@@ -303,9 +313,7 @@ def test_end_before_it_was_ready(app: App, on_exit: str) -> None:
     gate.send()
     assert (asked.wait(), asked.err_text) == (1, "web.1 failed with code 3\n")
     if on_exit == "stop":
-        kill(run, "worker.1")
+        kill(run)
         assert run.wait() == 3
     else:
-        run.signal(signal.SIGTERM)
-        run.wait_for("stopping", "worker.1")
-        kill(run, "worker.1")
+        finish(run)
