@@ -210,6 +210,10 @@ class Supervisor:
     def is_ending(self) -> bool:
         return self._stop_s is not None
 
+    @property
+    def why_ending(self) -> str:
+        return self._end_text
+
     def stop_instances(self, instances: Iterable[Instance]) -> None:
         """Stop these; the run goes on, even with nothing left, for they may be started again."""
         asked = list(instances)

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from procman import kernel, sweep
@@ -352,17 +352,28 @@ class _Run:
         from procman.control.requests import Requests
 
         types = [entry.name for entry in self._app.procfile.types]
-        return Requests(self._supervisor, self._ring, types, self._scale)
+        return Requests(self._supervisor, self._ring, types, self._plan_scale)
 
-    def _scale(self, changes: Mapping[str, int]) -> None:
-        """Change the counts of some types, all or none. Raises what `resolve` raises, ControlError, SpawnError."""
+    def _plan_scale(self, changes: Mapping[str, int]) -> Callable[[], None]:
+        """Return what changes the counts of some types, all or none; change nothing.
+
+        Raises what `resolve` raises, ControlError, SpawnError.
+        """
         instances = self._supervisor.instances.values()
         there = Counter(instance.spec.process_type for instance in instances if not instance.is_removed)
         counts = {entry.name: changes.get(entry.name, there[entry.name]) for entry in self._app.procfile.types}
         specs = resolve(self._app.procfile.types, self._app.dotenv, counts, self._settings, os.environ)
         notes = _port_notes([spec for spec in specs if spec.name not in self._supervisor.instances])
+        types = [name for name, count in changes.items() if count]
         assert self._claim is not None
-        self._claim.take([name for name, count in changes.items() if count])
+        self._claim.check(types)
+        return partial(self._scale, counts, specs, types, notes)
+
+    def _scale(
+        self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], types: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        assert self._claim is not None
+        self._claim.take(types)  # before anything happens: another may have come in between
         limit = kernel.raise_file_limit(2 * len(specs) + SPARE_FILES)
         self._file_limit = limit if self._file_limit is None else self._file_limit
         self._console.widen(name_width(counts))

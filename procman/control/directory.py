@@ -86,12 +86,20 @@ class Claim:
             os.write(fd, b"*\n")
             os.close(fd)
 
+    def check(self, types: Collection[str]) -> None:
+        """Take nothing. Raises ControlError where `take` would, now."""
+        with self._all_locked():
+            self._check(types)
+
+    def _check(self, types: Collection[str]) -> None:
+        running = [(pid, shared) for pid, others in self.others() if (shared := [n for n in others if n in types])]
+        if running:
+            raise _already_running(running, types)
+
     def take(self, types: Collection[str]) -> None:
         """Claim `types` beside those claimed already. Raises ControlError where another supervisor runs one of them."""
         with self._all_locked():
-            running = [(pid, shared) for pid, others in self.others() if (shared := [n for n in others if n in types])]
-            if running:
-                raise _already_running(running, types)
+            self._check(types)
             if self.lock_fd < 0:
                 self.lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
                 fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
