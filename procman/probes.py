@@ -279,7 +279,7 @@ class _Commands:
             return _Done()
         try:
             self._last = _Command(self._loop, self._reaper, self._spec, self._env, self._timeout_s, on_answer)
-        except SpawnError as error:
+        except (SpawnError, OSError) as error:
             on_answer(for_people(f"its command: {error}"))
             return _Done()
         return self._last
@@ -420,13 +420,15 @@ class NotifySocket:
 
     def _remove(self) -> None:
         self._socket.close()
-        for remove, path in ((os.unlink, self._path), (os.rmdir, self._directory)):
-            try:
-                if path:
-                    remove(path)
-            except OSError:
-                pass  # somebody was quicker
+        path, directory = self._path, self._directory
         self._path = self._directory = ""
+        try:
+            if path:
+                os.unlink(path)
+            if directory:
+                os.rmdir(directory)
+        except OSError:
+            pass  # somebody was quicker
 
     def _bind(self, run_id: str, name: str, is_abstract: bool) -> str:
         # Nobody else can have taken a name that cannot be guessed. An address has 108 bytes, 104 elsewhere (unix(7)).

@@ -50,7 +50,7 @@ ROOMS = {
     "process": "spec loop",
     "keyboard": "loop process",
     "output": "events loop",
-    "probes": "loop process readiness",
+    "probes": "dialogue kernel loop process protocols readiness spec",
     "services": "loop readiness",
     "watch": "loop",
     "guard": "kernel sweep modes",
