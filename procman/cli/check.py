@@ -14,7 +14,7 @@ from procman.cli.options import given_of, input_options
 from procman.config import PROCESS_SETTINGS, SETTINGS
 from procman.errors import NOTE, REFUSED, WARNING, ProcfileError, ProcmanError
 from procman.formation import resolve_formation
-from procman.spec import os_bytes, resolve
+from procman.spec import os_bytes, release_types, resolve
 
 
 @click.command(
@@ -85,7 +85,8 @@ def _stops(finding: Finding) -> bool:
 def _try_formation(app: App) -> None:
     """Resolve what `start` takes without arguments. Raises UsageMistake, ConfigError or ProcfileError."""
     settings = app.settings
-    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=settings.origin("formation"))
+    origin, releases = settings.origin("formation"), release_types(settings)
+    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=origin, releases=releases)
     resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
 
 
@@ -98,22 +99,33 @@ def _settings_table(app: App) -> Iterator[str]:
         for key, (field, _, _) in SETTINGS.items()
     ]
     for name, process in settings.processes.items():
-        said = {key: value for key, (field, _, _) in PROCESS_SETTINGS.items() if (value := getattr(process, field))}
-        if "stop_signal" in said:
-            said["stop_signal"] = signal.Signals(said["stop_signal"]).name
-        rows += [(f"process.{name}.{key}", _text(value), str(process.source)) for key, value in said.items()]
+        said = [(key, field) for key, (field, _, _) in PROCESS_SETTINGS.items() if field in process.sources]
+        rows += [
+            (f"process.{name}.{key}", _process_text(key, getattr(process, field)), str(process.source_of(field)))
+            for key, field in said
+        ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for key, value, origin in rows:
         yield f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}"
 
 
+def _process_text(key: str, value: Any) -> str:
+    if key == "stop_signal":
+        return signal.Signals(value).name
+    if key in ("ready", "liveness"):
+        from procman.probe_settings import told
+
+        return told(value, key)
+    return _text(value)
+
+
 def _text(value: Any) -> str:
-    if value is None or value == ():
+    if value is None or value == () or value == {}:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (tuple, dict)):  # of variables only the names: a value may be a secret
-        return ",".join(value)
+        return ",".join(str(word) for word in value)
     return str(value)

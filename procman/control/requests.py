@@ -10,10 +10,11 @@ from procman.control.protocol import Message, decoded_bytes
 from procman.control.server import Connection, Lost, Raw
 from procman.errors import EXIT_KILLED, ControlError, UsageMistake, did_you_mean, quoted
 from procman.events import SYSTEM
+from procman.instance import Instance
 from procman.lifecycle import ENDED, State
 from procman.process import Terminal
 from procman.ring import Ring
-from procman.supervisor import Instance, Supervisor
+from procman.supervisor import Supervisor
 
 UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
 

@@ -198,7 +198,7 @@ def test_origin(app: App) -> None:
         return env_of(app, "--origin", *arguments, env=env).splitlines()
 
     found = lines("web")
-    assert "A=4  # procman.toml:1, overrides .env:2 and .env:1" in found
+    assert "A=4  # procman.toml:2, overrides .env:2 and .env:1" in found
     assert "BOTH=file  # .env:3, overrides caller" in found
     assert "ONLY=x  # .env:4" in found
     assert "MINE=1  # caller" in found
