@@ -60,7 +60,7 @@ def _judge(kind: str) -> Callable[[Callable[[bytes], _Reading]], Callable[[bytes
             if reading is True:
                 return READY
             if reading is False:
-                return Verdict(False, f"speaks no {kind}{_other_protocol(received)}")
+                return Verdict(False, f"speaks no {kind}{_but_another(kind, received)}")
             if reading is None and is_closed:
                 when = "in the middle of its answer" if received else "without an answer"
                 return Verdict(False, f"closed the connection {when}")
@@ -72,11 +72,12 @@ def _judge(kind: str) -> Callable[[Callable[[bytes], _Reading]], Callable[[bytes
     return decorate
 
 
-def _other_protocol(received: bytes) -> str:
+def _but_another(kind: str, received: bytes) -> str:
     if received[:2] in (b"\x15\x03", b"\x16\x03"):  # an alert or a handshake
         return ", but TLS"
     names = {b"HTTP/": HTTP, b"SSH-": "SSH", b"220": SMTP, b"+PONG": REDIS, b"-ERR": REDIS, b"AMQP": AMQP}
-    return next((f", but {name}" for start, name in names.items() if received.startswith(start)), "")
+    found = next((name for start, name in names.items() if received.startswith(start)), kind)
+    return "" if found == kind else f", but {found}"
 
 
 def told(data: bytes) -> str:

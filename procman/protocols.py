@@ -114,7 +114,10 @@ def backing_service(variable: str, url: str) -> BackingService:
         return BackingService(variable, "S3", (), note="a bucket, at no host of its own")
     query = _query(parts.query)
     hosts, path = _places(parts, scheme, query, is_unix)
-    return BackingService(variable, scheme.kind, hosts, path, _talk(variable, parts, scheme, query, hosts, path))
+    # unix:// is how Redis clients name their socket, and others theirs.
+    if scheme.kind == SOCKET and re.search("redis|valkey", f"{variable} {path}", re.IGNORECASE):
+        scheme = _REDIS
+    return BackingService(variable, scheme.kind, hosts, path, _talk(parts, scheme, query, hosts, path))
 
 
 def named(service: BackingService) -> str:
@@ -291,10 +294,10 @@ def _query(text: str) -> dict[str, str]:
 _YES = ("1", "true", "yes", "on", "require", "required")
 
 
-def _talk(variable: str, url: _Url, scheme: _Scheme, query: dict[str, str], hosts: Hosts, path: str) -> Talk:
+def _talk(url: _Url, scheme: _Scheme, query: dict[str, str], hosts: Hosts, path: str) -> Talk:
     special: dict[str, Callable[[], Talk]] = {
         TCP: lambda: Talk(b"", judge_connected),
-        SOCKET: lambda: _socket_talk(variable, path),
+        SOCKET: lambda: Talk(b"", judge_connected),
         HTTP: lambda: _web_talk(hosts, scheme),
         "S3": lambda: _web_talk(hosts, scheme),
         POSTGRESQL: lambda: _postgres_talk(query, path),
@@ -308,12 +311,6 @@ def _talk(variable: str, url: _Url, scheme: _Scheme, query: dict[str, str], host
     if scheme.kind == MONGODB:
         is_tls = any(query.get(name, "").lower() in _YES for name in ("tls", "ssl"))
     return talk._replace(tls="first") if is_tls and not path else talk
-
-
-def _socket_talk(variable: str, path: str) -> Talk:
-    """unix:// is how Redis clients name a socket, and how others name theirs."""
-    is_redis = re.search("redis|valkey", f"{variable} {path}", re.IGNORECASE)
-    return TALKS[REDIS] if is_redis else Talk(b"", judge_connected)
 
 
 def _web_talk(hosts: Hosts, scheme: _Scheme) -> Talk:
@@ -366,11 +363,12 @@ def masked(url: str) -> str:
     rest, question, query = rest.partition("?")
     host, slash, path = rest.partition("/")
     user, colon, _ = userinfo.partition(":")
-    is_token = not colon and len(user) >= 16
+    # A token as in https://ghp_…@github.com, or a @ far behind the host.
+    is_secret = (not colon and len(user) >= 16) or re.search("[/?#]", user)
     is_web = scheme.lower() in ("http", "https")
     shown = [
         f"{scheme}://",
-        MASK if is_token else user,
+        MASK if is_secret else user,
         f":{MASK}" if colon else "",
         at,
         host,
