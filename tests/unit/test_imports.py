@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "procman"
 # The floors of the architecture. A room may import the rooms named, and floor 0.
 FLOOR_0_TO_2 = (
     "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
-    "kernel loop process keyboard output ring probes services watch guard sweep sinks "
+    "kernel loop process keyboard output ring probes dialogue services watch guard sweep sinks "
     "probe_settings needs parity"
 )
 ROOMS = {
@@ -35,7 +35,8 @@ ROOMS = {
     "probe_settings": "config ports readiness",
     "needs": "",
     "requirements": "procfile config protocols",
-    "protocols": "",
+    "greetings": "",
+    "protocols": "greetings",
     "formation": "procfile",
     "ports": "",
     "spec": "procfile environment config formation ports restart readiness requirements protocols",
@@ -51,7 +52,8 @@ ROOMS = {
     "keyboard": "loop process",
     "output": "events loop",
     "probes": "dialogue kernel loop process protocols readiness spec",
-    "services": "loop readiness",
+    "dialogue": "loop protocols",
+    "services": "loop protocols dialogue",
     "watch": "loop",
     "guard": "kernel sweep modes",
     "modes": "",
