@@ -81,6 +81,7 @@ class Ground:
         self.told: list[str] = []  # reasons, "READY", "UNHEALTHY reason", in their order
         self.then: Callable[[str], None] = lambda told: None  # called with each
         self.probers: list[Prober | LogProber | NotifySocket] = []
+        self._reasons: dict[Prober | LogProber | NotifySocket, str] = {}  # of those that are followed, as seen last
         types = [ProcessType("web", "exec app", SourceRef("Procfile", 1))]
         self.spec = resolve(types, {}, {"web": 1}, Settings(root=str(root), base_port=port), {})[0]
         self.env = encoded({**os.environ, **self.spec.env, "ROOT": str(root)})
@@ -95,10 +96,10 @@ class Ground:
     def ready(self, kind: str, **fields: object) -> Prober | LogProber:
         probe = Probe(kind, SOURCE)._replace(**{"every_s": QUICK_S, "timeout_s": SHORT_S, **fields})
         prober = begin_ready(
-            self.loop, probe, self.spec, self.env, self.reaper, self.taps, lambda: self.tell("READY"), self.tell
+            self.loop, probe, self.spec, self.env, self.reaper, self.taps, lambda: self.tell("READY")
         )
         assert "READY" not in self.told
-        self.probers.append(prober)
+        self._follow(prober)
         return prober
 
     def liveness(self, kind: str, **fields: object) -> Prober:
@@ -112,9 +113,20 @@ class Ground:
     def notify(self, name: str = "web.1", **kwargs: bool) -> NotifySocket:
         made = NotifySocket(self.loop, "123-456", name, **kwargs)
         made.on_ready = lambda: self.tell("READY")
-        made.on_reason = self.tell
-        self.probers.append(made)
+        self._follow(made)
         return made
+
+    def _follow(self, prober: Prober | LogProber | NotifySocket) -> None:
+        self.probers.append(prober)
+        self._reasons[prober] = prober.reason
+
+    def _look(self) -> None:
+        """Note each reason that this turn has brought; in a turn a prober has one answer at most."""
+        for prober, seen in list(self._reasons.items()):
+            if prober.reason != seen:
+                self._reasons[prober] = prober.reason
+                if prober.reason:
+                    self.tell(prober.reason)
 
     def until(self, is_true: Callable[[], object], what: str = "") -> None:
         """Take turns until `is_true()`."""
@@ -124,6 +136,7 @@ class Ground:
             while not is_true():
                 assert not late, f"no {what or 'end'} within {CEILING_S:g} s; told: {self.told}"
                 self.loop.turn()
+                self._look()
         finally:
             ceiling.cancel()
 
@@ -565,9 +578,7 @@ def test_a_line_that_comes_when_nobody_asks_any_more(ground: Ground) -> None:
 
 
 def test_a_command_that_returns_0(ground: Ground) -> None:
-    ground.ready(COMMAND, command="test $PORT = $WANTED && test $PS = web.1 && test $(pwd) = $ROOT")
     ground.env = {**ground.env, b"WANTED": str(ground.port).encode()}
-    ground.probers.pop().close()
     ground.ready(COMMAND, command="test $PORT = $WANTED && test $PS = web.1 && test $(pwd -P) = $(cd $ROOT; pwd -P)")
     ground.until_told("READY")
     assert ground.told == ["READY"]
@@ -734,11 +745,11 @@ def test_close_of_a_conversation_in_each_phase(ground: Ground, kind: str, phase:
 
 
 def test_close_by_whoever_is_told(ground: Ground) -> None:
-    ground.then = lambda told: ground.probers[0].close()
-    ground.ready(COMMAND, command="exit 1")
+    ground.then = lambda told: ground.probers[0].close()  # as the supervisor does, when its state changes
+    ground.ready(COMMAND, command="exit 0")
     ground.until(lambda: ground.told)
     ground.assert_idle()
-    assert ground.told == ["its command exited with 1"]
+    assert ground.told == ["READY"]
 
 
 @pytest.mark.parametrize("kind", [NOTIFY, COMPLETED])
