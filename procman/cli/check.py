@@ -26,7 +26,7 @@ from procman.errors import (
     refused,
 )
 from procman.formation import resolve_formation
-from procman.spec import os_bytes, resolve
+from procman.spec import os_bytes, release_types, resolve
 
 if TYPE_CHECKING:
     from procman.environment import EnvFile
@@ -104,7 +104,8 @@ def _stops(finding: Finding) -> bool:
 def _try_formation(app: App) -> None:
     """Resolve what `start` takes without arguments. Raises UsageMistake, ConfigError or ProcfileError."""
     settings = app.settings
-    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=settings.origin("formation"))
+    origin, releases = settings.origin("formation"), release_types(settings)
+    counts = resolve_formation(app.procfile.types, setting=settings.formation, origin=origin, releases=releases)
     resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
 
 

@@ -80,8 +80,10 @@ def do(
 ) -> list[Message]:
     """Ask for something and return the instances it was about. `is_done` tells of one whether it has happened.
 
-    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say.
+    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say. If one of several would
+    refuse it, nothing happens.
     """
+    control.check(requests, timeout_s)
     last: dict[Peer, Message] = {}
     try:
         for peer, message in control.converse(requests, timeout_s):
@@ -100,11 +102,20 @@ def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done
         names = [*request.get("names", ()), *request.get("counts", ())]
         for instance in instances_in(control.ask({peer: {"do": "ps"}})):
             if (not names or instance["name"] in names or instance["type"] in names) and not is_done(instance):
-                pid = f", pid {instance['pid']}" if instance["pid"] else ""
-                late.append(f"{instance['name']} is {instance['state']}{pid}")
-    more = [f"and {len(late) - MAX_NAMED} more"] if len(late) > MAX_NAMED else []
-    what = "; ".join([*late[:MAX_NAMED], *more])
-    return f"{text}: {what} — it goes on, `procman ps` shows how" if late else text
+                late.append(state_of(instance))
+    return f"{text}: {listed(late)} — it goes on, `procman ps` shows how" if late else text
+
+
+def state_of(instance: Message) -> str:
+    """Return the state of an instance, for a complaint."""
+    pid = f", pid {instance['pid']}" if instance["pid"] else ""
+    return f"{instance['name']} is {instance['state']}{pid}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return `parts` in one line, or as many as anybody wants to read."""
+    more = [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
+    return "; ".join([*parts[:MAX_NAMED], *more])
 
 
 def is_down(instance: Message) -> bool:

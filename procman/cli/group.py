@@ -21,6 +21,7 @@ COMMANDS = {
     "restart": "procman.cli.restart",
     "scale": "procman.cli.scale",
     "signal": "procman.cli.signal",
+    "wait": "procman.cli.wait",
     "quit": "procman.cli.quit",
     "completion": "procman.cli.completion",
     "version": "procman.cli.version",

@@ -7,13 +7,13 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from procman import kernel, sweep
 from procman.cli.app import App, control_directory, enter, load_app, said_of_input, wants_colour
 from procman.config import SETTINGS
-from procman.control.directory import Claim
+from procman.control.directory import Claim, running_elsewhere
 from procman.errors import (
     EXIT_KILLED,
     ControlError,
@@ -24,12 +24,12 @@ from procman.errors import (
     quoted,
 )
 from procman.events import SYSTEM, Notice
-from procman.formation import resolve_formation
+from procman.formation import resolve_formation, zeros
 from procman.guard import run_guarded, tell_stderr
 from procman.loop import Loop
 from procman.ports import uses_port
 from procman.process import Terminal
-from procman.spec import ProcessSpec, name_width, resolve
+from procman.spec import ProcessSpec, after_release, name_width, release_types, resolve, without_needs
 from procman.supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -56,19 +56,15 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
     What was not given may be missing in both.
     """
     app = load_app(given, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
-    settings = app.settings
-    counts = resolve_formation(
-        app.procfile.types,
-        names=names,
-        foreman=options.get("formation"),
-        honcho=options.get("concurrency"),
-        setting=settings.formation,
-        origin=settings.origin("formation"),
-    )
-    specs = resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
+    if options.get("no_needs"):
+        app = app._replace(settings=without_needs(app.settings))
+    counts, notes = _counts(control_directory(given), app, names, options)
+    specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)
+    if options.get("release"):
+        specs = after_release(specs, release_types(app.settings))
     if options.get("attach"):
         options = {**options, "attach": _attached(options["attach"], specs), "pty": True}
-    begin = partial(_begin, control_directory(given), app, counts, specs, options)
+    begin = partial(_begin, control_directory(given), app, counts, specs, options, notes)
     if not options.get("detach"):
         return begin()
     from procman.cli.detach import detach
@@ -76,6 +72,34 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
     targets = options.get("sinks", ())
     sink_fds = [int(place) for target in targets if (place := target.rpartition(":fd=")[2]).isdecimal()]
     return detach(begin, control_directory(given), sink_fds)
+
+
+def _counts(
+    directory: str, app: App, names: Sequence[str], options: Mapping[str, Any]
+) -> tuple[dict[str, int], list[str]]:
+    """Return the count of every type, with those that others need and those of `--release`; and what to tell of it."""
+    settings, types = app.settings, app.procfile.types
+    releases = release_types(settings)
+    said = {"foreman": options.get("formation"), "honcho": options.get("concurrency"), "setting": settings.formation}
+    counts = resolve_formation(types, names=names, origin=settings.origin("formation"), releases=releases, **said)
+    unwanted = zeros(*names, *said.values())
+    if options.get("release"):
+        asked = [entry.name for entry in types if entry.name in releases and entry.name not in unwanted]
+        if not asked:
+            hint = 'name it `release`, or write phase = "release" into its section of procman.toml'
+            raise UsageMistake("--release: no process type of the Procfile is for that", hint=hint)
+        counts |= {name: counts[name] or 1 for name in asked}
+    if not any(own.needs for own in settings.processes.values()):
+        return counts, []
+    from procman.needs import closure
+    from procman.requirements import needs_by_type
+
+    needs = {name: needed.types for name, needed in needs_by_type(types, settings).items()}
+    graph = {name: [need for need in needs.get(name, ()) if need not in unwanted] for name in counts}
+    brought = [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
+    running = running_elsewhere(directory) if brought else {}
+    counts |= {name: 1 for name in brought if name not in running}
+    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in brought if name in running]
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
@@ -95,9 +119,10 @@ def _begin(
     counts: Mapping[str, int],
     specs: Sequence[ProcessSpec],
     options: Mapping[str, Any],
+    notes: Sequence[str],
     background: Background | None = None,
 ) -> int:
-    notes = said_of_input(app)
+    notes = [*said_of_input(app), *notes]
     claim = _claim(directory, counts, notes, background is not None)
     notes += _port_notes(specs)
     sink_fds = [_open_target(target) for target in options.get("sinks", ())]
@@ -195,6 +220,7 @@ class _Run:
             self._settings.grace_s,
             self._end,
             self._file_limit,
+            self._settings.needs_within_s,
         )
         self._listen(guard_fd)
         self._supervisor.start()
@@ -326,17 +352,28 @@ class _Run:
         from procman.control.requests import Requests
 
         types = [entry.name for entry in self._app.procfile.types]
-        return Requests(self._supervisor, self._ring, types, self._scale)
+        return Requests(self._supervisor, self._ring, types, self._plan_scale)
 
-    def _scale(self, changes: Mapping[str, int]) -> None:
-        """Change the counts of some types, all or none. Raises what `resolve` raises, ControlError, SpawnError."""
+    def _plan_scale(self, changes: Mapping[str, int]) -> Callable[[], None]:
+        """Return what changes the counts of some types, all or none; change nothing.
+
+        Raises what `resolve` raises, ControlError, SpawnError.
+        """
         instances = self._supervisor.instances.values()
         there = Counter(instance.spec.process_type for instance in instances if not instance.is_removed)
         counts = {entry.name: changes.get(entry.name, there[entry.name]) for entry in self._app.procfile.types}
         specs = resolve(self._app.procfile.types, self._app.dotenv, counts, self._settings, os.environ)
         notes = _port_notes([spec for spec in specs if spec.name not in self._supervisor.instances])
+        types = [name for name, count in changes.items() if count]
         assert self._claim is not None
-        self._claim.take([name for name, count in changes.items() if count])
+        self._claim.check(types)
+        return partial(self._scale, counts, specs, types, notes)
+
+    def _scale(
+        self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], types: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        assert self._claim is not None
+        self._claim.take(types)  # before anything happens: another may have come in between
         limit = kernel.raise_file_limit(2 * len(specs) + SPARE_FILES)
         self._file_limit = limit if self._file_limit is None else self._file_limit
         self._console.widen(name_width(counts))

@@ -41,6 +41,17 @@ def inside(directory_fd: int) -> Iterator[None]:
         os.close(here)
 
 
+def running_elsewhere(directory: str) -> dict[str, int]:
+    """Return the process types that supervisors run here, each with the pid of its own."""
+    with contextlib.suppress(OSError):
+        claim = Claim(directory, 0)
+        try:
+            return {name: pid for pid, names in claim.others() for name in names}
+        finally:
+            os.close(claim.directory_fd)
+    return {}
+
+
 class Claim:
     """The right to run some process types here, held by a lock until the last process that has it open is gone."""
 
@@ -75,12 +86,20 @@ class Claim:
             os.write(fd, b"*\n")
             os.close(fd)
 
+    def check(self, types: Collection[str]) -> None:
+        """Take nothing. Raises ControlError where `take` would, now."""
+        with self._all_locked():
+            self._check(types)
+
+    def _check(self, types: Collection[str]) -> None:
+        running = [(pid, shared) for pid, others in self.others() if (shared := [n for n in others if n in types])]
+        if running:
+            raise _already_running(running, types)
+
     def take(self, types: Collection[str]) -> None:
         """Claim `types` beside those claimed already. Raises ControlError where another supervisor runs one of them."""
         with self._all_locked():
-            running = [(pid, shared) for pid, others in self._others() if (shared := [n for n in others if n in types])]
-            if running:
-                raise _already_running(running, types)
+            self._check(types)
             if self.lock_fd < 0:
                 self.lock_fd = self._open(f"{self.pid}.lock", os.O_RDWR | os.O_CREAT)
                 fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +126,7 @@ class Claim:
         finally:
             os.close(fd)
 
-    def _others(self) -> Iterator[tuple[int, list[str]]]:
+    def others(self) -> Iterator[tuple[int, list[str]]]:
         """Yield pid and types of each other supervisor that lives; remove what the dead have left."""
         for name in os.listdir(self.directory_fd):
             stem, _, kind = name.rpartition(".")
