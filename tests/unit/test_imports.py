@@ -34,6 +34,7 @@ ROOMS = {
     "settings_files": "config probe_settings",
     "probe_settings": "config ports readiness",
     "needs": "",
+    "parity": "procfile environment protocols",
     "requirements": "procfile config protocols",
     "greetings": "",
     "protocols": "greetings",
