@@ -173,8 +173,8 @@ class Supervisor:
         self._end_if_over()
         self._leftovers.kill()
 
-    def on_guard_gone(self) -> None:
-        self.stop(EXIT_BUG, "stopped because the procman process that you started was killed")
+    def on_guard_gone(self, who: str) -> None:
+        self.stop(EXIT_BUG, f"stopped because {who} was killed")
 
     def on_reader_gone(self) -> None:
         self.stop(EXIT_READER_GONE, "stopped because nobody reads the output any more")

@@ -260,7 +260,10 @@ class _Run:
         self._loop.remove(guard_fd)
         if self.modes is not None:
             self.modes.give_back()
-        self._supervisor.on_guard_gone()
+        who = "the procman process that you started"
+        if self._background is not None and self._claim is not None:  # that one has ended long ago
+            who = f"the procman process with pid {self._claim.pid}"
+        self._supervisor.on_guard_gone(who)
 
     def _terminal(self) -> Terminal:
         """Return the size of what the prefix leaves of the user's terminal."""

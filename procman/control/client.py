@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from procman.control.directory import inside, sockets
 from procman.control.protocol import VERSION, Message, decode, encode
 from procman.errors import ControlError, ProcmanError, UsageMistake, did_you_mean, quoted
 
 GREETING_S = 2.0
+LOOK_S = 1.0
 READ_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of one line: `ps` tells 5,000 instances in 2 MB
 MAX_ADDRESS_BYTES = 107  # of a socket's path: sun_path less the NUL at its end (unix(7))
@@ -124,6 +126,7 @@ class Control:
     def __init__(self, directory: str, greeting_s: float = GREETING_S) -> None:
         """Find them. Raises ControlError where none runs, or none answers."""
         self._directory = directory
+        self._tried: set[tuple[str, int, int]] = set()
         self.silent: list[int] = []
         """Pids of supervisors that are there and do not answer."""
         self.peers = self._greeted(self._connected(greeting_s), time.monotonic() + greeting_s)
@@ -150,9 +153,21 @@ class Control:
 
     # --- who is there ---
 
+    def newcomers(self) -> list[Peer]:
+        """Return the supervisors that have come since the last look; what is no procman, or not ours, is passed over."""
+        try:
+            found = self._greeted(self._connected(GREETING_S), time.monotonic() + GREETING_S)
+        except ControlError:
+            return []
+        self.peers = [*found, *self.peers]  # one that has ended may have run the same types
+        return found
+
     def _connected(self, timeout_s: float) -> dict[str, Connection]:
         found = {}
         for path in sockets(self._directory):
+            if (identity := _identity(path)) in self._tried:
+                continue
+            self._tried.add(identity)
             try:
                 found[path] = Connection(path, timeout_s)
             except (ConnectionRefusedError, ConnectionResetError, FileNotFoundError):
@@ -255,22 +270,33 @@ class Control:
     # --- asking ---
 
     def converse(
-        self, requests: Mapping[Peer, Message], timeout_s: float = math.inf, watched_fd: int = -1
+        self,
+        requests: Mapping[Peer, Message],
+        timeout_s: float = math.inf,
+        watched_fd: int = -1,
+        newcomers: Callable[[], Mapping[Peer, Message]] | None = None,
     ) -> Iterator[tuple[Peer, Message]]:
         """Ask all at once and yield what comes, until each supervisor has said its last: done or error.
 
-        One that is lost midway has an error, too. Raises NotInTime; BrokenPipeError when whoever read `watched_fd`
-        has left.
+        One that is lost midway has an error, too. Every second `newcomers` tells of further ones, and what to ask them.
+        Raises NotInTime; BrokenPipeError when whoever read `watched_fd` has left.
         """
         deadline = time.monotonic() + timeout_s
+        look_at = time.monotonic() + LOOK_S if newcomers else math.inf
         waiting: dict[int, tuple[Peer, Connection]] = {}
         try:
             for peer, request in requests.items():
                 connection = peer.ask(request)
                 waiting[connection.fileno()] = peer, connection
             while waiting:
-                ready = _readable(waiting, deadline, watched_fd)
-                if not ready:
+                ready = _readable(waiting, min(deadline, look_at), watched_fd)
+                if newcomers and time.monotonic() >= look_at:
+                    for peer, request in newcomers().items():
+                        with contextlib.suppress(Lost):
+                            connection = peer.ask(request)
+                            waiting[connection.fileno()] = peer, connection
+                    look_at = time.monotonic() + LOOK_S
+                elif not ready:
                     raise NotInTime(f"not done within {timeout_s:g} s")
                 for fd in ready:
                     peer, connection = waiting[fd]
@@ -355,6 +381,15 @@ def _readable(fds: Iterable[int], deadline: float, watched_fd: int = -1) -> list
     if any(fd == watched_fd for fd, _ in ready):
         raise BrokenPipeError
     return [fd for fd, _ in ready]
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """Return what tells a socket from another one of the same name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, found.st_ino, found.st_mtime_ns
 
 
 def _gone(path: str) -> str:
