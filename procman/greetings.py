@@ -130,7 +130,9 @@ def judge_postgres(received: bytes) -> _Reading:
     fields = {field[:1]: field[1:] for field in received[5 : 1 + length].split(b"\0")}
     if not re.fullmatch(rb"[0-9A-Z]{5}", fields.get(b"C", b"")):
         return False
-    return Verdict(False, told(fields.get(b"M", b""))) if fields[b"C"] in _POSTGRES_NOT_READY else True
+    if fields[b"C"] not in _POSTGRES_NOT_READY:
+        return True
+    return Verdict(False, told(fields.get(b"M", b"")) or "is not ready")
 
 
 def _postgres_without_length(text: bytes) -> _Reading:
@@ -138,7 +140,7 @@ def _postgres_without_length(text: bytes) -> _Reading:
     if b"\r" in text or len(text) > MAX_LINE:
         return False
     text, end, _ = text.partition(b"\0")
-    return Verdict(False, told(text)) if end else None
+    return Verdict(False, told(text) or "is not ready") if end else None
 
 
 def judge_postgres_tls(received: bytes) -> bool | Verdict | None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "procman.cli.run",
     "check": "procman.cli.check",
     "env": "procman.cli.env",
+    "services": "procman.cli.services",
     "ps": "procman.cli.ps",
     "logs": "procman.cli.logs",
     "attach": "procman.cli.attach",

@@ -16,7 +16,7 @@ from tests.support.app import App
 
 COMMANDS = (
     *("start", "run", "ps", "logs", "attach", "stop", "restart", "scale", "signal", "wait", "quit"),
-    *("check", "env", "completion", "version"),
+    *("check", "env", "services", "completion", "version"),
 )
 
 

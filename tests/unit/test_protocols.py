@@ -224,10 +224,11 @@ def test_nothing_of_user_password_path_or_query_is_said_or_kept(scheme: str) -> 
         try:
             service = backing_service("X", url)
         except ValueError:
-            assert host.startswith("%2F")
+            assert host.startswith("%2F") or scheme.endswith(("+unix", "+socket"))
             continue
-        if "+unix" in scheme or "+socket" in scheme:
-            service = service._replace(path="")  # it is the path of the URL
+        if service.talk is None:
+            assert scheme == "s3"
+            continue
         everything = all_that_is_said(service).decode("latin-1") + repr(service._replace(talk=None))
         assert not [word for word in words if word.lower() in everything.lower()]
 
@@ -278,7 +279,7 @@ def test_with_a_login_memcached_is_asked_in_bytes() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        *((url, True) for url, kind, *_ in URLS if kind not in ("HTTP", "TCP", "socket")),
+        *((url, True) for url, kind, *_ in URLS if kind not in ("HTTP", "TCP") and url[:4] != "unix"),
         ("tcp://h:1", True),
         ("sqlite:///app.db", True),
         ("sqlite::memory:", True),
@@ -530,8 +531,7 @@ def test_no_answer_upsets_a_judge(answer: bytes, is_closed: bool) -> None:
 def test_no_judge_waits_for_ever(kind: str) -> None:
     """64 KiB of one byte: the conversation ends there at the latest, most judges much before."""
     for byte in range(256):
-        if JUDGES[kind](bytes([byte]) * 2000, False) is None:
-            assert kind == "MySQL", (kind, byte)
+        assert JUDGES[kind](bytes([byte]) * 2000, False) is not None, byte
 
 
 @pytest.mark.parametrize(
