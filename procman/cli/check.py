@@ -207,6 +207,8 @@ def _names_in(folder: str) -> list[str]:
 
 def _is_tracked(root: str, name: str) -> bool:
     """Tell whether git tracks the file. No git, no repository, no answer in time: no."""
+    if not os.path.lexists(os.path.join(_upwards(root)[-1], ".git")):
+        return False
     # A hook of git sets variables that name another repository; and no repository may make us run its programs.
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or "CEILING" in key}
     argv = ["git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-z", "--", name]
