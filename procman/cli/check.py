@@ -111,7 +111,7 @@ def _try_formation(app: App) -> None:
 
 # --- dev/prod parity: the reading for parity.py ------------------------------------------------------------------------
 
-GIT_PATIENCE_S = 5.0
+GIT_PATIENCE_S = 3.0
 
 
 def _judged(found: Iterable[tuple[type[ProcmanError], Problem]], strict: bool) -> list[Finding]:
@@ -157,8 +157,9 @@ def _env_file(app: App, path: str) -> EnvFile | None:
     """Return what stands in an env file, or None if there is none that can be read."""
     from procman.environment import parse_env
 
-    data = _text_of(app, path)
-    file = parse_env(data, path, app.settings.env_encoding) if data is not None else None
+    file = next((file for file in app.env_files if file.path == path), None)
+    if file is None and (data := _text_of(app, path)) is not None:
+        file = parse_env(data, path, app.settings.env_encoding)
     return None if file is None or refused(file.problems, lenient=True) else file
 
 
@@ -207,6 +208,8 @@ def _names_in(folder: str) -> list[str]:
 
 def _is_tracked(root: str, name: str) -> bool:
     """Tell whether git tracks the file. No git, no repository, no answer in time: no."""
+    if not os.path.lexists(os.path.join(_upwards(root)[-1], ".git")):
+        return False
     # A hook of git sets variables that name another repository; and no repository may make us run its programs.
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or "CEILING" in key}
     argv = ["git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-z", "--", name]
