@@ -55,6 +55,7 @@ class Server:
 
     name: ClassVar[str]
     packages: ClassVar[dict[str, str]]  # the package of each program that is run
+    url_kinds: ClassVar[tuple[str, ...]] = ("plain",)  # keys of `urls`: "plain", and "tls" if it speaks that
     needs_root: ClassVar[bool] = False
     stop_signal: ClassVar[int] = signal.SIGTERM
     can_be_held: ClassVar[bool] = False  # before `release` it listens, and answers that it is still starting
@@ -83,7 +84,7 @@ class Server:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Return the values that a variable may have: "plain", and "tls" if it speaks that."""
+        """Return the values that a variable may have, by kind."""
         raise NotImplementedError
 
     # --- its life ---
@@ -252,6 +253,7 @@ class PostgreSQL(Server):
     """Starts with a recovery from an archive whose first file does not come before `release`: so long it says 57P03."""
 
     name = "postgresql"
+    url_kinds = ("plain", "tls")
     packages: ClassVar = {"postgres": "postgresql", "initdb": "postgresql", "psql": "postgresql", "openssl": "openssl"}
     stop_signal = signal.SIGINT  # "fast": do not wait for clients
     can_be_held = True
@@ -349,6 +351,7 @@ class Redis(Server):
     """Starts with the loading of a file of many keys, so slowly that it does not end before `release`."""
 
     name = "redis"
+    url_kinds = ("plain", "tls")
     packages: ClassVar = {"redis-server": "redis-server", "redis-cli": "redis-server", "openssl": "openssl"}
     can_be_held = True
     logs_logins = True
@@ -402,11 +405,13 @@ class Redis(Server):
 
 class Memcached(Server):
     name = "memcached"
+    url_kinds = ("plain", "with a user")  # who logs in speaks the older protocol, in bytes
     packages: ClassVar = {"memcached": "memcached"}
 
     @property
     def urls(self) -> dict[str, str]:
-        return {"plain": f"memcached://{USER}:{PASSWORD}@{HOST}:{self.port}"}
+        where = f"{HOST}:{self.port}"
+        return {"plain": f"memcached://{where}", "with a user": f"memcached://{USER}:{PASSWORD}@{where}"}
 
     def start(self) -> None:
         self._spawn("memcached", "-l", HOST, "-p", self.port, "-U", 0, "-m", 8, "-t", 1, "-vv")
@@ -417,6 +422,7 @@ class Memcached(Server):
 
 class RabbitMQ(Server):
     name = "rabbitmq"
+    url_kinds = ("plain", "tls")
     packages: ClassVar = {"rabbitmq-server": "rabbitmq-server", "epmd": "rabbitmq-server", "openssl": "openssl"}
     stop_signal = signal.SIGKILL  # it takes its time to leave, and has nothing to save
     logs_logins = True
@@ -508,6 +514,7 @@ class Beanstalkd(Server):
 
 class Postfix(Server):
     name = "postfix"
+    url_kinds = ("plain", "tls")
     packages: ClassVar = {"postfix": "postfix", "openssl": "openssl"}
     needs_root = True
 
@@ -552,9 +559,10 @@ class Postfix(Server):
 
 
 class Nginx(Server):
-    """Answers / with 200, /closed with 503 and /private with 401."""
+    """Answers with 200; on two further ports with 503 and with 401."""
 
     name = "nginx"
+    url_kinds = ("plain", "tls")
     packages: ClassVar = {"nginx": "nginx", "openssl": "openssl"}
     stop_signal = signal.SIGINT
     logs_logins = True
@@ -568,6 +576,14 @@ class Nginx(Server):
             "tls": f"https://{rest}:{self.tls_port}/bucket?{query}",
         }
 
+    @property
+    def closed_port(self) -> int:
+        return self.port + 2
+
+    @property
+    def private_port(self) -> int:
+        return self.port + 3
+
     def prepare(self) -> None:
         self._make_certificate()
         here = self.directory
@@ -579,8 +595,9 @@ class Nginx(Server):
             "log_format all '\"$request\" $status $remote_user $http_authorization';\n"
             f"access_log {here}/log/access.log all;\nserver {{\nlisten {HOST}:{self.port};\n"
             f"listen {HOST}:{self.tls_port} ssl;\nssl_certificate tls.crt;\nssl_certificate_key tls.key;\n"
-            "location / { return 200 'here\\n'; }\nlocation /closed { return 503; }\nlocation /private { return 401; }\n"
-            "}\n}\n",
+            "location / { return 200 'here\\n'; }\n}\n"
+            f"server {{ listen {HOST}:{self.closed_port}; return 503; }}\n"
+            f"server {{ listen {HOST}:{self.private_port}; return 401; }}\n}}\n",
         )
 
     def start(self) -> None:
