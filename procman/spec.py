@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
-from procman.config import Settings
+from procman.config import DEFAULT, Settings
 from procman.errors import ConfigError, ProcfileError, SourceRef
 from procman.ports import assign_ports, port_of
 from procman.procfile import ProcessType
@@ -174,6 +174,8 @@ def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) ->
 def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
     if name in settings.can_die:
         return "ignore"
+    if own is not None and own.watch and own.on_exit is None and settings.origin("on_exit") == DEFAULT:
+        return "ignore"  # a mistake in a file is mended in the next minute
     return settings.on_exit if own is None or own.on_exit is None else own.on_exit
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "attach": "procman.cli.attach",
     "stop": "procman.cli.stop",
     "restart": "procman.cli.restart",
+    "reload": "procman.cli.reload",
     "scale": "procman.cli.scale",
     "signal": "procman.cli.signal",
     "quit": "procman.cli.quit",

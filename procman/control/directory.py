@@ -90,6 +90,11 @@ class Claim:
             os.ftruncate(self.lock_fd, 0)
             os.pwrite(self.lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
 
+    def others(self) -> dict[str, int]:
+        """Return the process types that other supervisors run here, each with the pid of its supervisor."""
+        with self._all_locked():
+            return {name: pid for pid, names in self._others() for name in names}
+
     def release(self) -> None:
         """Remove our files. The lock itself goes with the last process that has it open."""
         with contextlib.suppress(OSError), self._all_locked():

@@ -12,6 +12,7 @@ from procman.errors import EXIT_KILLED, ControlError, UsageMistake, did_you_mean
 from procman.events import SYSTEM
 from procman.lifecycle import ENDED, State
 from procman.process import Terminal
+from procman.reload import Outcome
 from procman.ring import Ring
 from procman.supervisor import Instance, Supervisor
 
@@ -25,7 +26,10 @@ Look = Callable[[], Message | None]
 
 
 class Requests:
-    """Handles the requests of all clients. `scale` gets new counts of types, and raises what makes them impossible."""
+    """Handles the requests of all clients.
+
+    `scale` gets new counts of types, and `reload` reads all files again; both raise what makes that impossible.
+    """
 
     def __init__(
         self,
@@ -33,11 +37,13 @@ class Requests:
         ring: Ring,
         types: Sequence[str],
         scale: Callable[[Mapping[str, int]], None],
+        reload: Callable[[], Outcome],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
         self._scale = scale
+        self._reload = reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -47,6 +53,7 @@ class Requests:
             "start": self._start,
             "restart": self._restart,
             "scale": self._on_scale,
+            "reload": self._on_reload,
             "signal": self._signal,
             "logs": self._logs,
             "attach": self._attach,
@@ -180,6 +187,27 @@ class Requests:
             return None
         reply = self._look_up(staying)
         return self._done([i for i in instances if not i.is_removed]) if reply and "done" in reply else reply
+
+    def _on_reload(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        before = dict(self._supervisor.instances)
+        spawns = {instance: instance.spawn_count for instance in before.values()}
+        outcome = self._reload()
+        leaving = [before[name] for name in outcome.changes.stopped]
+        coming = [*outcome.changes.started, *outcome.changes.restarted]
+
+        def look() -> Message | None:
+            instances = [found for name in coming if (found := self._supervisor.instances.get(name)) is not None]
+            if outcome.is_waiting() or any(instance.state not in ENDED for instance in leaving):
+                return None
+            if lost := [instance.spec.name for instance in leaving if instance.state is State.LOST]:
+                return {"error": f"{', '.join(lost)} could not be killed", "code": EXIT_KILLED}
+            reply = self._look_up(instances, {instance: spawns.get(instance, 0) for instance in instances})
+            if reply is None or "error" in reply:
+                return reply
+            return {**self._done(self._instances({})), **outcome.changes._asdict(), "notes": outcome.notes}
+
+        self._wait(connection, look)
 
     def _counts(self, asked: Any) -> dict[str, int]:
         """Return the count of every type that is asked for: a number, or "+2" and "-1" from what there is."""

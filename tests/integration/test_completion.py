@@ -14,7 +14,7 @@ import pytest
 from tests.support.app import REPOSITORY, App, Run
 
 COMMANDS = (
-    *("start", "run", "check", "env", "ps", "logs", "attach", "stop", "restart", "scale", "signal", "quit"),
+    *("start", "run", "check", "env", "ps", "logs", "attach", "stop", "restart", "reload", "scale", "signal", "quit"),
     *("completion", "version"),
 )
 SHELLS = ("bash", "zsh", "fish")
