@@ -16,7 +16,7 @@ from procman.cli.app import (
     said,
     said_of_input,
 )
-from procman.cli.watching import check_watch
+from procman.cli.watching import check_watch, listed
 from procman.control.directory import inside
 from procman.environment import is_disabled
 from procman.errors import ControlError
@@ -63,7 +63,7 @@ def plan_reload(origin: Origin, old: App, instances: Mapping[str, Instance], oth
     fixed = fixed_changes(old.settings, app.settings)
     notes = [note for note in said_of_input(app) if note not in said_of_input(old)]
     if fixed:
-        notes.append(f"{' and '.join(fixed)} will count from the next start on")
+        notes.append(f"{listed(fixed)} will count from the next start on")
     app = app._replace(settings=with_fixed(old.settings, app.settings))
     counts = _counts(origin, old, app, instances, others, notes)
     specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)
@@ -245,7 +245,7 @@ class ChangedFiles:
             if paths:
                 verb, it = ("have", "them") if paths[1:] else ("has", "it")
                 verb = verb if what == "changed" else ("are" if paths[1:] else "is")
-                self._tell(f"{' and '.join(paths)} {verb} {what} — `procman reload` applies {it}")
+                self._tell(f"{listed(paths)} {verb} {what} — `procman reload` applies {it}")
 
 
 def _paths(origin: Origin, app: App) -> list[str]:

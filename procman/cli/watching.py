@@ -89,8 +89,10 @@ def _is_wanted(instance: Instance) -> bool:
 def changed_text(paths: Sequence[str]) -> str:
     """Return `a.py, b.py, c.py and 4 more have changed`."""
     shown = ["".join(char if char.isprintable() else "?" for char in path) for path in paths[:MAX_NAMED]]
-    if len(paths) > MAX_NAMED:
-        names = f"{', '.join(shown)} and {len(paths) - MAX_NAMED} more"
-    else:
-        names = " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown[1:] else shown[0]
+    names = f"{', '.join(shown)} and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else listed(shown)
     return f"{names} {'have' if paths[1:] else 'has'} changed"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]
