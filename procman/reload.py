@@ -31,7 +31,6 @@ class Changes(NamedTuple):
     kept: tuple[str, ...]
 
 
-
 class Outcome(NamedTuple):
     """What a reload has begun."""
 

@@ -31,6 +31,9 @@ from procman.supervisor import Instance, Supervisor
 from procman.watch import SettingsWatch
 
 
+NOBODY = f"{ALL}=0"
+
+
 class Plan(NamedTuple):
     """What a reload is going to do. Nothing has happened yet."""
 
@@ -118,20 +121,26 @@ def _counts(
 def _formation(origin: Origin, app: App) -> dict[str, int]:
     """Return the formation without arguments. Types that only options name may be gone: those cannot be changed."""
     known = {ALL, *(entry.name for entry in app.procfile.types)}
-    foreman, honcho = (_left(origin.options.get(option), known) for option in ("formation", "concurrency"))
+    foreman = _left(origin.options.get("formation"), known)
+    honcho = _left(origin.options.get("concurrency"), known)
     where = app.settings.origin("formation")
     setting = app.settings.formation
     if where.startswith(("-", "PROCMAN_")):
         setting = _left(setting, known)
-    types = app.procfile.types
-    return resolve_formation(types, foreman=foreman, honcho=honcho, setting=setting, origin=where)
+    return resolve_formation(
+        app.procfile.types,
+        foreman=NOBODY if foreman == "" else foreman,
+        honcho=honcho or None,
+        setting=NOBODY if setting == "" else setting,
+        origin=where,
+    )
 
 
 def _left(counts: str | None, known: Collection[str]) -> str | None:
     """Return the counts of known types."""
     if counts is None:
         return None
-    return ",".join(word for word in counts.split(",") if word.partition("=")[0].strip() in known) or f"{ALL}=0"
+    return ",".join(word for word in counts.split(",") if word.partition("=")[0].strip() in known)
 
 
 def _unheard(old: App, new: App) -> set[str]:
