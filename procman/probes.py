@@ -302,7 +302,7 @@ class _Command:
         self._pid = process.pid
         self._fd = process.output_fd
         reaper.watch(self._pid, self._on_exit)
-        loop.add_reader(self._fd, self._read)
+        loop.add_reader(self._fd, self._on_readable)
         self._timer: Timer | None = loop.call_later(timeout_s, self._on_timeout)
 
     def close(self) -> None:
@@ -319,6 +319,9 @@ class _Command:
             self._loop.remove(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+    def _on_readable(self) -> None:
+        self._read()
 
     def _read(self) -> bool:
         """Read once; tell whether there may be more."""

@@ -67,8 +67,9 @@ def test_ready_when_it_says_so_and_not_before(app: App, kind: str) -> None:
 
 
 def test_the_one_line_that_says_where_all_are(app: App) -> None:
+    serve = app.child("serve", "listen", "pause")
     app(
-        f"web: {app.child('serve', 'listen', 'pause')} $PORT\nworker: {SLEEP}\napi: {app.child('serve', 'listen', 'pause')}",
+        f"web: {serve} $PORT\nworker: {SLEEP}\napi: {serve}",
         procman__toml=toml(web="ready = { port = true }", api='ready = { http = "/" }'),
     )
     run = app.start()
