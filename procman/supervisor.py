@@ -16,6 +16,7 @@ from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop
+from procman.ports import uses_port
 from procman.process import (
     ExitStatus,
     Reaper,
@@ -26,7 +27,6 @@ from procman.process import (
     spawn,
     stop_group,
 )
-from procman.ports import uses_port
 from procman.restart import decide, stays_down
 from procman.spec import ProcessSpec, encoded
 

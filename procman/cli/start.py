@@ -106,7 +106,8 @@ def _counts(
     brought = [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
     running = running_elsewhere(directory) if brought else {}
     counts |= {name: 1 for name in brought if name not in running}
-    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in brought if name in running]
+    there = [name for name in brought if name in running]
+    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in there]
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:

@@ -28,8 +28,8 @@ from procman.events import Event, Exited, GaveUp, Notice, Restarting, Started
 from procman.leftovers import KILL_WAIT_S
 from procman.lifecycle import Input, State
 from procman.output import Multiplexer
-from procman.readiness import COMPLETED, PORT, Probe
 from procman.process import ExitStatus, Process, Reaper
+from procman.readiness import COMPLETED, PORT, Probe
 from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
 from procman.spec import ProcessSpec
 from procman.supervisor import Instance, Supervisor
