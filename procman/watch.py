@@ -385,15 +385,17 @@ def ignored_by_git(root: str, names: Sequence[str]) -> set[str] | None:
     """
     ignored: set[str] = set()
     left = list(names)
+    has_answered = False
     for _ in range(MAX_REFUSED_PATHS):
         answers = _ask_git(root, left)
         if answers is None:
             return None
+        has_answered = has_answered or bool(answers)
         ignored.update(name for name, is_ignored in zip(left, answers, strict=False) if is_ignored)
         left = left[len(answers) + 1 :]
         if not left:
-            return ignored
-    return None
+            break
+    return ignored if has_answered and not left else None
 
 
 def _ask_git(root: str, names: Sequence[str]) -> list[bool] | None:
