@@ -318,7 +318,8 @@ def test_what_is_none() -> None:
 
 def test_folders_that_commands_name() -> None:
     types = parse_procfile(
-        b"web: cd api/v1 && npm start\nworker: python shop/app.py --dir=./data\nodd: /usr/bin/x ../y ~/z $A/b -d/c 'q r/s'\n",
+        b"web: cd api/v1 && npm start\nworker: python shop/app.py --dir=./data\n"
+        b"odd: /usr/bin/x ../y ~/z $A/b -d/c 'q r/s'\n",
         "Procfile",
     ).types
     found = folders_named(types)

@@ -1,4 +1,4 @@
-"""docs/procman.schema.json against the reader: the same keys, the same defaults, the same verdicts (issue 7, must hold 1)."""
+"""docs/procman.schema.json against the reader: the same keys, defaults and verdicts (issue 7, must hold 1)."""
 
 from __future__ import annotations
 
