@@ -116,8 +116,7 @@ class Dialogue:
                 self._peer = _Lookup(self._loop, target, command, self._on_found, self._on_answer)
         except OSError as error:
             # Through the loop, or a thousand refusals at once would be as deep a stack.
-            what = _reason_of(error.errno or 0) if target.family else _unresolved(os.strerror(error.errno or 0))
-            failure = Verdict(False, what)
+            failure = Verdict(False, _why_not_tried(target, error))
             rank = _rank_of(error.errno or 0)
             self._timer.cancel()
             self._timer = self._loop.call_later(0.0, lambda: self._on_answer(failure, rank))
@@ -165,9 +164,16 @@ def _targets(host: str, port: int) -> list[_Target]:
     return [_Target(host, int(family), address) for family, _, _, _, address in found[:1]]
 
 
+def _why_not_tried(target: _Target, error: OSError) -> str:
+    if not target.family:
+        return _unresolved(os.strerror(error.errno or 0))
+    return _reason_of(error.errno) if error.errno else "the path of its socket is too long"
+
+
 _REASONS = {
     errno.ENOENT: "no such socket",
     errno.EAGAIN: "takes no more connections",
+    errno.ECONNRESET: "closed the connection without an answer",
     errno.ETIMEDOUT: "no connection: it does not answer",
 }
 
@@ -177,6 +183,8 @@ def _reason_of(number: int) -> str:
 
 
 def _rank_of(number: int) -> int:
+    if number == errno.ECONNRESET:
+        return _SPOKE
     return _REFUSED if number in (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES, errno.EAGAIN) else _NO_WAY
 
 
