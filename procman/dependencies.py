@@ -105,6 +105,7 @@ class Dependencies:
 
     def _ask(self, service: BackingService) -> None:
         if service not in self._asked:
+            from procman.protocols import named
             from procman.services import ServiceWatch
 
             watch = ServiceWatch(
@@ -113,19 +114,20 @@ class Dependencies:
                 lambda waited_s: self._on_answer(service, waited_s),
                 lambda reason: self._on_trouble(service, reason),
             )
-            asked = self._asked[service] = _Asked(watch)
+            asked = self._asked[service] = _Asked(named(service), watch)
             if self._within_s != float("inf"):
                 asked.timer = self._loop.call_later(self._within_s, lambda: self._on_timeout(service))
 
     def _on_trouble(self, service: BackingService, reason: str) -> None:
-        self._asked[service].reason = reason
-        self._tell(SYSTEM, f"waiting for {named(service)}: {reason}")
+        asked = self._asked[service]
+        asked.reason = reason
+        self._tell(SYSTEM, f"waiting for {asked.name}: {reason}")
 
     def _on_answer(self, service: BackingService, waited_s: float) -> None:
         asked = self._asked.pop(service)
         asked.close()
         if asked.reason:
-            self._tell(SYSTEM, f"{named(service)} answers after {waited_s:.1f} s")
+            self._tell(SYSTEM, f"{asked.name} answers after {waited_s:.1f} s")
         for services in self._waiting.values():
             services.discard(service)
         self.look_later()
@@ -134,7 +136,7 @@ class Dependencies:
         asked = self._asked.pop(service)
         asked.close()
         reason = f": {asked.reason}" if asked.reason else ""
-        text = f"{named(service)} did not answer within {self._within_s:g} s{reason}"
+        text = f"{asked.name} did not answer within {self._within_s:g} s{reason}"
         for instance, services in list(self._waiting.items()):
             if service in services:
                 self._fail(instance, Fault(ReadinessTimeout.exit_code, text))
@@ -189,7 +191,8 @@ class Dependencies:
 class _Asked:
     """A backing service that somebody waits for."""
 
-    def __init__(self, watch: ServiceWatch) -> None:
+    def __init__(self, name: str, watch: ServiceWatch) -> None:
+        self.name = name  # for people
         self.watch = watch
         self.timer: Timer | None = None
         self.reason = ""  # why it is not there yet, as told last
@@ -198,11 +201,6 @@ class _Asked:
         self.watch.close()
         if self.timer is not None:
             self.timer.cancel()
-
-
-def named(service: BackingService) -> str:
-    """Return "DATABASE_URL (PostgreSQL at localhost:5432)"."""
-    return f"{service.variable} ({service.kind} at {service.where})"
 
 
 def _are_ready(needed: Iterable[Instance]) -> bool:

@@ -1,4 +1,4 @@
-"""`ready = { http = "/healthz" }` and `liveness = {…}` of procman.toml to probes. The rules are in docs/configuration.md.
+"""`ready = {…}` and `liveness = {…}` of procman.toml to probes. The rules are in docs/configuration.md.
 
 Apart from settings_files.py because most settings files have no probe.
 """

@@ -143,27 +143,22 @@ def begin_ready(
     reaper: Reaper,
     taps: list[Tap],
     on_ready: Callable[[], None],
-    on_reason: Callable[[str], None],
 ) -> Prober | LogProber:
     """Ask until the answer is yes; then `on_ready()` is called, and nothing of it is left in the loop.
 
-    `on_reason` is told why not, whenever that changes. `env` is the whole environment of the instance; `taps` are
-    called with all that it writes. Neither calls back before this returns. NOTIFY has a NotifySocket instead.
+    `env` is the whole environment of the instance; `taps` are called with all that it writes. Nobody is called back
+    before this returns. NOTIFY has a NotifySocket instead.
     """
     if probe.kind == LOG:
         return LogProber(loop, probe, taps, on_ready)
     attempts = 0
-    told = ""
 
     def next_pause_s(answer: str) -> float | None:
-        nonlocal attempts, told
+        nonlocal attempts
         attempts += 1
         if not answer:
             on_ready()
             return None
-        if answer != told:
-            told = answer
-            on_reason(answer)
         return ready_pause_s(probe, attempts)
 
     ask = _asker(loop, probe, spec, env, reaper)
@@ -279,7 +274,7 @@ class _Commands:
             return _Done()
         try:
             self._last = _Command(self._loop, self._reaper, self._spec, self._env, self._timeout_s, on_answer)
-        except SpawnError as error:
+        except (SpawnError, OSError) as error:
             on_answer(for_people(f"its command: {error}"))
             return _Done()
         return self._last
@@ -390,7 +385,6 @@ class NotifySocket:
 
         self.reason = "it has not sent READY=1"
         self.on_ready: Callable[[], None] = _nothing
-        self.on_reason: Answer = _forget
         self._loop = loop
         self._is_ready = False
         self._directory = ""
@@ -420,13 +414,15 @@ class NotifySocket:
 
     def _remove(self) -> None:
         self._socket.close()
-        for remove, path in ((os.unlink, self._path), (os.rmdir, self._directory)):
-            try:
-                if path:
-                    remove(path)
-            except OSError:
-                pass  # somebody was quicker
+        path, directory = self._path, self._directory
         self._path = self._directory = ""
+        try:
+            if path:
+                os.unlink(path)
+            if directory:
+                os.rmdir(directory)
+        except OSError:
+            pass  # somebody was quicker
 
     def _bind(self, run_id: str, name: str, is_abstract: bool) -> str:
         # Nobody else can have taken a name that cannot be guessed. An address has 108 bytes, 104 elsewhere (unix(7)).
@@ -458,9 +454,9 @@ class NotifySocket:
         if self._is_ready:
             return
         if sender != os.getuid():
-            self._tell(f"user {sender} sent a message, and only what user {os.getuid()} sends counts")
+            self.reason = f"user {sender} sent a message, and only what user {os.getuid()} sends counts"
         elif flags & self._truncated:
-            self._tell(f"it sent a message longer than {MAX_DATAGRAM_BYTES} bytes")
+            self.reason = f"it sent a message longer than {MAX_DATAGRAM_BYTES} bytes"
         else:
             self._take(datagram)
 
@@ -471,9 +467,5 @@ class NotifySocket:
             self.reason = ""
             self.on_ready()
         elif told.status:
-            self._tell(told.status)
+            self.reason = told.status
 
-    def _tell(self, reason: str) -> None:
-        if reason != self.reason:
-            self.reason = reason
-            self.on_reason(reason)

@@ -18,7 +18,7 @@ NOTIFY = "notify"
 COMPLETED = "completed"
 
 FIRST_PAUSE_S = 0.05
-PAUSE_GROWTH = 1.5  # so what has become ready is seen within half of the time it took, and within a second
+PAUSE_GROWTH = 1.5  # what has become ready is seen after about half of the time it took, and within a second
 MAX_PAUSE_S = 1.0
 MIN_PAUSE_S = 0.01  # also if `every` says 0: nobody gets a busy loop
 LIVENESS_PAUSE_S = 10.0
@@ -197,15 +197,18 @@ class LogPattern:
         return any(self._add(piece) or self._end_line() for piece in ended) or self._add(rest)
 
     def _add(self, piece: bytes) -> bool:
-        for at in range(0, len(piece), LINE_BYTES):
-            self._held += piece[at : at + LINE_BYTES]
-            if len(self._held) > LINE_BYTES:
-                text = self._text()
-                # The end of the piece is not that of the line: whatever follows, `$` and `\b` must not be misled.
-                if all(self._finds(text + following) for following in "a "):
-                    return True
-                del self._held[:-OVERLAP_BYTES]
-                self._is_cut = True
+        at = 0
+        while len(self._held) + len(piece) - at > LINE_BYTES:
+            room = LINE_BYTES - len(self._held)
+            self._held += piece[at : at + room]
+            at += room
+            text = self._text()
+            # The end of the piece is not that of the line: whatever follows, `$` and `\b` must not be misled.
+            if all(self._finds(text + following) for following in "a "):
+                return True
+            del self._held[:-OVERLAP_BYTES]
+            self._is_cut = True
+        self._held += piece[at:]
         return False
 
     def _end_line(self) -> bool:

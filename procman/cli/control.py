@@ -78,10 +78,19 @@ def need_names(names: Sequence[str], is_all: bool, verb: str) -> None:
 def do(
     control: Control, requests: Mapping[Peer, Message], timeout_s: float, is_done: Callable[[Message], bool]
 ) -> list[Message]:
-    """Ask for something and return the instances it was about. `is_done` tells of one whether it has happened.
+    """Ask for something and return the instances it was about. For the rest see `replies_to`."""
+    return instances_in(replies_to(control, requests, timeout_s, is_done))
 
-    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say.
+
+def replies_to(
+    control: Control, requests: Mapping[Peer, Message], timeout_s: float, is_done: Callable[[Message], bool]
+) -> list[Message]:
+    """Ask for something and return the last word of each. `is_done` tells of an instance whether it has happened.
+
+    Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say. If one of several would
+    refuse it, nothing happens.
     """
+    control.check(requests, timeout_s)
     last: dict[Peer, Message] = {}
     try:
         for peer, message in control.converse(requests, timeout_s):
@@ -91,7 +100,7 @@ def do(
         raise NotInTime(_late(control, requests, str(error), is_done)) from None
     if errors := [message for message in last.values() if "error" in message]:
         raise failure_of(errors)
-    return instances_in(last[peer] for peer in requests)
+    return [last[peer] for peer in requests]
 
 
 def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done: Callable[[Message], bool]) -> str:
@@ -100,11 +109,20 @@ def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done
         names = [*request.get("names", ()), *request.get("counts", ())]
         for instance in instances_in(control.ask({peer: {"do": "ps"}})):
             if (not names or instance["name"] in names or instance["type"] in names) and not is_done(instance):
-                pid = f", pid {instance['pid']}" if instance["pid"] else ""
-                late.append(f"{instance['name']} is {instance['state']}{pid}")
-    more = [f"and {len(late) - MAX_NAMED} more"] if len(late) > MAX_NAMED else []
-    what = "; ".join([*late[:MAX_NAMED], *more])
-    return f"{text}: {what} — it goes on, `procman ps` shows how" if late else text
+                late.append(state_of(instance))
+    return f"{text}: {listed(late)} — it goes on, `procman ps` shows how" if late else text
+
+
+def state_of(instance: Message) -> str:
+    """Return the state of an instance, for a complaint."""
+    pid = f", pid {instance['pid']}" if instance["pid"] else ""
+    return f"{instance['name']} is {instance['state']}{pid}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return `parts` in one line, or as many as anybody wants to read."""
+    more = [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
+    return "; ".join([*parts[:MAX_NAMED], *more])
 
 
 def is_down(instance: Message) -> bool:

@@ -26,7 +26,7 @@ from procman.cli.options import OfSetting
 from procman.config import Settings
 from procman.control.client import Control, Peer, failure_of, is_last
 from procman.control.protocol import Message
-from procman.errors import EXIT_KILLED, ControlError
+from procman.errors import EXIT_KILLED, ControlError, UsageMistake
 from procman.events import Event
 from procman.sinks.console import Console, Style
 from procman.spec import name_width
@@ -83,9 +83,9 @@ def command(context: click.Context, /, names: tuple[str, ...], follow: bool, **o
     since = None if options["since_s"] is None else time.time() - options["since_s"]
     choice = Choice(options["last"], since, options["pattern"])
     with control_of(context) as control:
-        console, target = _console(control, look_settings(options), options["raw"])
+        console, target, index_of = _console(control, look_settings(options), options["raw"])
         try:
-            show = _Show(control, names, choice, console, target)
+            show = _Show(control, names, choice, console, target, index_of)
             failed = show.follow() if follow else show.history()
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
@@ -97,8 +97,8 @@ def command(context: click.Context, /, names: tuple[str, ...], follow: bool, **o
     return 0
 
 
-def _console(control: Control, settings: Settings, is_raw: bool) -> tuple[Console, Output1]:
-    """Return what prints events as `start` does: the same width of names, the types' colours."""
+def _console(control: Control, settings: Settings, is_raw: bool) -> tuple[Console, Output1, dict[str, int]]:
+    """Return what prints events as `start` does: the same width of names, the types' colours; and their places in it."""
     counts: Counter[str] = Counter()
     for instance in control.instances():
         counts[instance["type"]] = max(counts[instance["type"]], instance["instance"])
@@ -112,19 +112,29 @@ def _console(control: Control, settings: Settings, is_raw: bool) -> tuple[Consol
     )
     index_of = {name: index for index, name in enumerate(control.types)}
     target = Output1()
-    return Console(target, style, lambda name: index_of.get(name, 0)), target
+    return Console(target, style, lambda name: index_of.get(name, 0)), target, index_of
 
 
 class _Show:
     """The history of the instances asked for, and what follows."""
 
     def __init__(
-        self, control: Control, names: Sequence[str], choice: Choice, console: Console, target: Output1
+        self,
+        control: Control,
+        names: Sequence[str],
+        choice: Choice,
+        console: Console,
+        target: Output1,
+        index_of: dict[str, int],
     ) -> None:
         self._control = control
+        self._names = names
         self._choice = choice
         self._console = console
         self._target = target
+        self._index_of = index_of
+        self._late: set[Peer] = set()  # those that have come since
+        self._is_live = False
         control.instances(names)  # so that what is not there is refused before any is shown
         self._routed = control.route(names)
 
@@ -141,16 +151,20 @@ class _Show:
         return errors
 
     def follow(self) -> list[Message]:
-        """Print what is kept and what comes, until every run has ended; return the errors of supervisors."""
+        """Print what is kept and what comes, also of runs that begin later, until all have ended.
+
+        Returns the errors of supervisors.
+        """
         histories: dict[Peer, list[Message]] | None = {peer: [] for peer in self._routed}
         live: set[Peer] = set()
         later: list[Event] = []  # from those that live while others still tell their history
         errors = []
         following = Following(self._choice)
-        for peer, message in self._control.converse(self._requests(True), watched_fd=1):
+        conversation = self._control.converse(self._requests(True), watched_fd=1, newcomers=self._newcomers)
+        for peer, message in conversation:
             if message.get("event") == "live" or is_last(message):
                 live.add(peer)
-                if "error" in message and (message.get("code") != ControlError.exit_code or "is_lost" in message):
+                if self._is_failure(peer, message):
                     errors.append(message)
             elif histories is not None and peer not in live:
                 histories[peer].append(message)
@@ -159,6 +173,7 @@ class _Show:
             if histories is not None and len(live) == len(self._routed):
                 self._print_history(histories.values())
                 histories = None
+                self._is_live = True
             if histories is None:
                 for event in later:
                     for shown in following.take(event):
@@ -166,6 +181,28 @@ class _Show:
                 later.clear()
                 self._target.flush()
         return errors
+
+    def _is_failure(self, peer: Peer, message: Message) -> bool:
+        if "error" not in message:
+            return False
+        if peer in self._late and message.get("code") == UsageMistake.exit_code:
+            return False  # of `web.2` it runs only web.1
+        return message.get("code") != ControlError.exit_code or "is_lost" in message
+
+    def _newcomers(self) -> dict[Peer, Message]:
+        """Return what to ask those who have come since we began: all that they keep is new."""
+        if not self._is_live:
+            return {}
+        found = self._control.newcomers()
+        routed = self._control.owners(self._names)[0]
+        chosen = [peer for peer in found if not self._names or peer in routed]
+        for peer in set(found).difference(chosen):
+            peer.close()
+        for name in (name for peer in chosen for name in peer.types):
+            self._index_of.setdefault(name, len(self._index_of))
+            self._console.widen(name_width({name: 1}))
+        self._late.update(chosen)
+        return {peer: {"do": "logs", "names": routed.get(peer, []), "follow": True} for peer in chosen}
 
     def _requests(self, follow: bool) -> dict[Peer, Message]:
         return {peer: {"do": "logs", "names": names, "follow": follow} for peer, names in self._routed.items()}

@@ -102,7 +102,8 @@ def command(context: click.Context, no_needs: bool, words: tuple[str, ...]) -> A
 def _wait_for(services: Sequence[BackingService], within_s: float) -> None:
     """Wait until all backing services answer. Raises ReadinessTimeout."""
     from procman.loop import Loop
-    from procman.services import ServiceWatch, named
+    from procman.protocols import named
+    from procman.services import ServiceWatch
 
     loop = Loop()
     reasons = dict.fromkeys(services, "")

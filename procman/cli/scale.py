@@ -36,7 +36,8 @@ def command(context: click.Context, counts: tuple[str, ...], timeout_s: float) -
         raise click.UsageError("a process type is named twice.")
     with control_of(context) as control:
         before = _chosen(control, wanted)
-        requests = {peer: {"do": "scale", "counts": some} for peer, some in control.route_counts(wanted).items()}
+        routed = control.route_counts(wanted, timeout_s)
+        requests = {peer: {"do": "scale", "counts": some} for peer, some in routed.items()}
         done = do(control, requests, timeout_s, is_up)
         after = {instance["name"]: instance for instance in done if instance["type"] in wanted}
         started = [i for name, i in after.items() if name not in before or before[name]["pid"] != i["pid"]]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from procman.control.directory import inside, sockets
 from procman.control.protocol import VERSION, Message, decode, encode
 from procman.errors import ControlError, ProcmanError, UsageMistake, did_you_mean, quoted
 
 GREETING_S = 2.0
+LOOK_S = 1.0
 READ_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of one line: `ps` tells 5,000 instances in 2 MB
 MAX_ADDRESS_BYTES = 107  # of a socket's path: sun_path less the NUL at its end (unix(7))
@@ -25,6 +27,14 @@ class NotInTime(ProcmanError):
 
 class Lost(ControlError):
     """The other side has closed the connection before its last word."""
+
+
+class Nobody(ControlError):
+    """No supervisor listens."""
+
+
+class Silent(ControlError):
+    """There are supervisors, but none answers."""
 
 
 class Connection:
@@ -116,6 +126,7 @@ class Control:
     def __init__(self, directory: str, greeting_s: float = GREETING_S) -> None:
         """Find them. Raises ControlError where none runs, or none answers."""
         self._directory = directory
+        self._tried: set[tuple[str, int, int]] = set()
         self.silent: list[int] = []
         """Pids of supervisors that are there and do not answer."""
         self.peers = self._greeted(self._connected(greeting_s), time.monotonic() + greeting_s)
@@ -142,9 +153,21 @@ class Control:
 
     # --- who is there ---
 
+    def newcomers(self) -> list[Peer]:
+        """Return the supervisors that have come since the last look; what is no procman, or not ours, is passed over."""
+        try:
+            found = self._greeted(self._connected(GREETING_S), time.monotonic() + GREETING_S)
+        except ControlError:
+            return []
+        self.peers = [*found, *self.peers]  # one that has ended may have run the same types
+        return found
+
     def _connected(self, timeout_s: float) -> dict[str, Connection]:
         found = {}
         for path in sockets(self._directory):
+            if (identity := _identity(path)) in self._tried:
+                continue
+            self._tried.add(identity)
             try:
                 found[path] = Connection(path, timeout_s)
             except (ConnectionRefusedError, ConnectionResetError, FileNotFoundError):
@@ -176,12 +199,12 @@ class Control:
 
     def _nobody(self) -> ControlError:
         if self.complaint:
-            return ControlError(self.complaint)
+            return Silent(self.complaint)
         if os.path.isdir(self._directory) and not os.access(self._directory, os.R_OK | os.X_OK):
             return ControlError(f"{self._directory}: permission denied", hint="it belongs to another user")
         root = os.path.dirname(self._directory)
         place = "here" if root == os.getcwd() else f"in {root}"
-        return ControlError(
+        return Nobody(
             f"no procman runs {place}", hint="start one with `procman start`; -f or -d names another directory"
         )
 
@@ -192,6 +215,33 @@ class Control:
 
         Raises UsageMistake for a type that runs nowhere here, ControlError if somebody who is silent may run it.
         """
+        routed, unknown = self.owners(names)
+        if unknown:
+            self.refuse(unknown, self.types)
+        return routed or {peer: [] for peer in self.peers}
+
+    def route_counts(
+        self, counts: Mapping[str, int | str], timeout_s: float = GREETING_S
+    ) -> dict[Peer, dict[str, int | str]]:
+        """Return which counts to ask each supervisor for. Raises as `route`, with what the others would refuse.
+
+        A single supervisor is asked for types that do not run yet, too: it knows the Procfile. Of several each might
+        start such a type, so none is asked.
+        """
+        if len(self.peers) == 1 and not self.silent:
+            return {self.peers[0]: dict(counts)}
+        routed, unknown = self.owners(counts)
+        chosen = {peer: {name: counts[name] for name in names} for peer, names in routed.items()}
+        if unknown:
+            requests = {peer: {"do": "scale", "counts": some} for peer, some in chosen.items()}
+            more = [str(refusal["error"]) for refusal in self._refusals(requests, timeout_s)]
+            if not self.silent:
+                more.append("beside several procmans a type that none of them runs gets its own: `procman start TYPE`")
+            self.refuse(unknown, self.types, more)
+        return chosen
+
+    def owners(self, names: Iterable[str]) -> tuple[dict[Peer, list[str]], list[str]]:
+        """Return who runs which of `names`, and those whose type nobody runs."""
         routed: dict[Peer, list[str]] = {}
         unknown = []
         for name in dict.fromkeys(names):
@@ -200,29 +250,19 @@ class Control:
                 unknown.append(name)
             else:
                 routed.setdefault(owner, []).append(name)
-        if unknown:
-            self._refuse(unknown, self.types)
-        return routed or {peer: [] for peer in self.peers}
-
-    def route_counts(self, counts: Mapping[str, int | str]) -> dict[Peer, dict[str, int | str]]:
-        """Return which counts to ask each supervisor for. Raises as `route`.
-
-        A single supervisor is asked for types that do not run yet, too: it knows the Procfile.
-        """
-        if len(self.peers) == 1 and not self.silent:
-            return {self.peers[0]: dict(counts)}
-        return {peer: {name: counts[name] for name in names} for peer, names in self.route(counts).items()}
+        return routed, unknown
 
     def _owner(self, name: str) -> Peer | None:
         stem, _, number = name.rpartition(".")
         process_type = stem if number.isdecimal() else name
         return next((peer for peer in self.peers if process_type in peer.types), None)
 
-    def _refuse(self, unknown: Sequence[str], known: Collection[str]) -> None:
+    def refuse(self, unknown: Sequence[str], known: Collection[str], more: Sequence[str] = ()) -> None:
         faults = []
         for name in unknown:
             hint = did_you_mean(name, known)
             faults.append(f"{quoted(name)} does not run here" + (f" — {hint}" if hint else ""))
+        faults += more
         if self.complaint:
             raise ControlError("\n".join([*faults, self.complaint]))
         raise UsageMistake("\n".join(faults))
@@ -230,22 +270,33 @@ class Control:
     # --- asking ---
 
     def converse(
-        self, requests: Mapping[Peer, Message], timeout_s: float = math.inf, watched_fd: int = -1
+        self,
+        requests: Mapping[Peer, Message],
+        timeout_s: float = math.inf,
+        watched_fd: int = -1,
+        newcomers: Callable[[], Mapping[Peer, Message]] | None = None,
     ) -> Iterator[tuple[Peer, Message]]:
         """Ask all at once and yield what comes, until each supervisor has said its last: done or error.
 
-        One that is lost midway has an error, too. Raises NotInTime; BrokenPipeError when whoever read `watched_fd`
-        has left.
+        One that is lost midway has an error, too. Every second `newcomers` tells of further ones, and what to ask them.
+        Raises NotInTime; BrokenPipeError when whoever read `watched_fd` has left.
         """
         deadline = time.monotonic() + timeout_s
+        look_at = time.monotonic() + LOOK_S if newcomers else math.inf
         waiting: dict[int, tuple[Peer, Connection]] = {}
         try:
             for peer, request in requests.items():
                 connection = peer.ask(request)
                 waiting[connection.fileno()] = peer, connection
             while waiting:
-                ready = _readable(waiting, deadline, watched_fd)
-                if not ready:
+                ready = _readable(waiting, min(deadline, look_at), watched_fd)
+                if newcomers and time.monotonic() >= look_at:
+                    for peer, request in newcomers().items():
+                        with contextlib.suppress(Lost):
+                            connection = peer.ask(request)
+                            waiting[connection.fileno()] = peer, connection
+                    look_at = time.monotonic() + LOOK_S
+                elif not ready:
                     raise NotInTime(f"not done within {timeout_s:g} s")
                 for fd in ready:
                     peer, connection = waiting[fd]
@@ -259,6 +310,23 @@ class Control:
         finally:
             for _, connection in waiting.values():
                 connection.close()
+
+    def check(self, requests: Mapping[Peer, Message], timeout_s: float = GREETING_S) -> None:
+        """Let none of several supervisors begin what another one would refuse. Raises ProcmanError with all refusals.
+
+        This reserves nothing: two clients that ask for the last port at once may both be told that it is free, and
+        then one of them is refused midway.
+        """
+        if len(requests) > 1 and (refusals := self._refusals(requests, timeout_s)):
+            raise failure_of(refusals)
+
+    def _refusals(self, requests: Mapping[Peer, Message], timeout_s: float) -> list[Message]:
+        checks = {peer: {**request, "check": True} for peer, request in requests.items()}
+        try:
+            told = {peer: message for peer, message in self.converse(checks, timeout_s) if "error" in message}
+        except NotInTime:
+            raise NotInTime(f"nothing was done: no answer within {timeout_s:g} s whether it can be") from None
+        return [told[peer] for peer in requests if peer in told]
 
     def ask(self, requests: Mapping[Peer, Message], timeout_s: float = GREETING_S) -> list[Message]:
         """Return the last reply of each, in the order asked. Raises ProcmanError with every error among them."""
@@ -274,7 +342,7 @@ class Control:
         found = instances_in(self.ask({peer: {"do": "ps"} for peer in routed}, timeout_s))
         known = {str(instance["name"]) for instance in found} | set(self.types)
         if unknown := [name for name in names if name not in known]:
-            self._refuse(unknown, sorted(known))
+            self.refuse(unknown, sorted(known))
         return [i for i in found if not names or i["name"] in names or i["type"] in names]
 
 
@@ -313,6 +381,15 @@ def _readable(fds: Iterable[int], deadline: float, watched_fd: int = -1) -> list
     if any(fd == watched_fd for fd, _ in ready):
         raise BrokenPipeError
     return [fd for fd, _ in ready]
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """Return what tells a socket from another one of the same name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, found.st_ino, found.st_mtime_ns
 
 
 def _gone(path: str) -> str:

@@ -13,6 +13,7 @@ from procman.events import SYSTEM
 from procman.instance import Instance
 from procman.lifecycle import ENDED, State
 from procman.process import Terminal
+from procman.reload import Outcome
 from procman.ring import Ring
 from procman.supervisor import Supervisor
 
@@ -26,19 +27,25 @@ Look = Callable[[], Message | None]
 
 
 class Requests:
-    """Handles the requests of all clients. `scale` gets new counts of types, and raises what makes them impossible."""
+    """Handles the requests of all clients.
+
+    `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
+    `reload` reads all files again, or raises what makes that impossible.
+    """
 
     def __init__(
         self,
         supervisor: Supervisor,
         ring: Ring,
         types: Sequence[str],
-        scale: Callable[[Mapping[str, int]], None],
+        plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
+        reload: Callable[[], Outcome],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
-        self._scale = scale
+        self._plan_scale = plan_scale
+        self._reload = reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -48,7 +55,9 @@ class Requests:
             "start": self._start,
             "restart": self._restart,
             "scale": self._on_scale,
+            "reload": self._on_reload,
             "signal": self._signal,
+            "wait": self._on_wait,
             "logs": self._logs,
             "attach": self._attach,
             "quit": self._quit,
@@ -60,6 +69,7 @@ class Requests:
         if handler is None:
             raise UsageMistake(f"unknown request {quoted(str(request.get('do')))}")
         handler(request, connection)
+        self.look()  # a stop of what had no process is told by no event
 
     def look(self) -> None:
         """Something has changed: answer those who waited for it."""
@@ -70,6 +80,7 @@ class Requests:
 
     def close(self) -> None:
         """The run has ended."""
+        self.look()  # what has just become true is not undone by the end
         for connection in self._quitting:
             connection.end({"done": True, "code": self._supervisor.exit_code})
         for connection, attachment in list(self._attached.items()):
@@ -90,11 +101,15 @@ class Requests:
 
     # --- names ---
 
-    def _instances(self, request: Message) -> list[Instance]:
-        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+    def _names(self, request: Message) -> list[str]:
         names = request.get("names") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UsageMistake('"names" is no list of strings')
+        return names
+
+    def _instances(self, request: Message) -> list[Instance]:
+        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+        names = self._names(request)
         running = self._supervisor.instances
         known = {*running, *(instance.spec.process_type for instance in running.values())}
         for name in names:
@@ -103,6 +118,13 @@ class Requests:
                 raise UsageMistake(f"{quoted(name)} does not run here", hint=hint)
         chosen = [i for i in running.values() if not names or i.spec.name in names or i.spec.process_type in names]
         return sorted(chosen, key=lambda instance: (instance.spec.type_index, instance.spec.instance))
+
+    def _is_only_checked(self, request: Message, connection: Connection) -> bool:
+        """Tell whether to do nothing: the client only asks what would be refused, and all that can refuse has not."""
+        if not request.get("check"):
+            return False
+        connection.end({"done": True})
+        return True
 
     def _done(self, instances: Sequence[Instance]) -> Message:
         return {"done": True, "instances": [record_of(instance) for instance in instances]}
@@ -114,6 +136,8 @@ class Requests:
 
     def _stop(self, request: Message, connection: Connection) -> None:
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.stop_instances(instances)
         self._wait(connection, lambda: self._look_down(instances))
 
@@ -128,6 +152,8 @@ class Requests:
     def _start(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.start_instances(instances)
         self._wait(connection, lambda: self._look_up(instances))
 
@@ -140,6 +166,9 @@ class Requests:
         failed = [instance.spec.name for instance in instances if instance.state in (State.FAILED, State.LOST)]
         if failed:
             return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
+        stopped = [i.spec.name for i in instances if i.state is State.EXITED and not i.is_wanted]
+        if stopped and not self._supervisor.is_ending:
+            return {"error": f"{', '.join(stopped)} {'was' if len(stopped) == 1 else 'were'} stopped", "code": EXIT_KILLED}
         for instance in instances:
             if instance.state not in UP or (spawns is not None and instance.spawn_count <= spawns[instance]):
                 return None
@@ -148,6 +177,8 @@ class Requests:
     def _restart(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         groups = [[instance] for instance in instances] if request.get("rolling") else [instances]
         self._restart_next(groups, instances, connection)
 
@@ -169,8 +200,11 @@ class Requests:
     def _on_scale(self, request: Message, connection: Connection) -> None:
         self._check_runs()
         counts = self._counts(request.get("counts"))
+        scale = self._plan_scale(counts)
+        if self._is_only_checked(request, connection):
+            return
         before = {i for i in self._supervisor.instances.values() if not i.is_removed}
-        self._scale(counts)
+        scale()
         of_types = [i for i in self._supervisor.instances.values() if i.spec.process_type in counts]
         self._wait(connection, lambda: self._look_scaled(of_types, before))
 
@@ -181,6 +215,27 @@ class Requests:
             return None
         reply = self._look_up(staying)
         return self._done([i for i in instances if not i.is_removed]) if reply and "done" in reply else reply
+
+    def _on_reload(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        before = dict(self._supervisor.instances)
+        spawns = {instance: instance.spawn_count for instance in before.values()}
+        outcome = self._reload()
+        leaving = [before[name] for name in outcome.changes.stopped]
+        coming = [*outcome.changes.started, *outcome.changes.restarted]
+
+        def look() -> Message | None:
+            instances = [found for name in coming if (found := self._supervisor.instances.get(name)) is not None]
+            if outcome.is_waiting() or any(instance.state not in ENDED for instance in leaving):
+                return None
+            if lost := [instance.spec.name for instance in leaving if instance.state is State.LOST]:
+                return {"error": f"{', '.join(lost)} could not be killed", "code": EXIT_KILLED}
+            reply = self._look_up(instances, {instance: spawns.get(instance, 0) for instance in instances})
+            if reply is None or "error" in reply:
+                return reply
+            return {**self._done(self._instances({})), **outcome.changes._asdict(), "notes": outcome.notes}
+
+        self._wait(connection, look)
 
     def _counts(self, asked: Any) -> dict[str, int]:
         """Return the count of every type that is asked for: a number, or "+2" and "-1" from what there is."""
@@ -208,8 +263,31 @@ class Requests:
     def _signal(self, request: Message, connection: Connection) -> None:
         signum = _signal_number(request.get("signal"))
         instances = self._instances(request)
+        if self._is_only_checked(request, connection):
+            return
         self._supervisor.signal_instances(instances, signum)
         connection.end(self._done(instances))
+
+    def _on_wait(self, request: Message, connection: Connection) -> None:
+        names = self._names(request)
+        running = {instance.spec.process_type for instance in self._supervisor.instances.values()}
+        later = [name for name in names if (entry := type_in(name)) in self._types and entry not in running]
+        now = [name for name in names if name not in later]
+        instances = self._instances({"names": now}) if now or not names else []
+        if later:
+            raise ControlError(f"not started here: {', '.join(later)}")
+        if not self._is_only_checked(request, connection):
+            self._wait(connection, lambda: self._look_ready(instances))
+
+    def _look_ready(self, instances: Sequence[Instance]) -> Message | None:
+        """Tell whether all are up or have done their work, or why that will not be."""
+        if all(i.state is State.READY or (i.state is State.EXITED and i.is_wanted) for i in instances):
+            return self._done(instances)
+        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i))]:
+            return {"error": "; ".join(failed), "code": EXIT_KILLED}
+        if self._supervisor.is_ending:
+            return {"error": f"the run is ending: {self._supervisor.why_ending}", "code": EXIT_KILLED}
+        return None
 
     def _logs(self, request: Message, connection: Connection) -> None:
         names = [instance.spec.name for instance in self._instances(request)]
@@ -321,6 +399,25 @@ def _fitting(written: bytes, size: Terminal) -> bytes:
     while first > 0 and (left := left - max(1, -(-len(lines[first - 1]) // size.columns))) >= 0:
         first -= 1
     return b"".join(lines[min(first, len(lines) - 1) :]) if lines else b""
+
+
+def type_in(name: str) -> str:
+    """Return the process type of `web` or `web.2`."""
+    stem, _, number = name.rpartition(".")
+    return stem if number.isdecimal() else name
+
+
+def _why_never_ready(instance: Instance) -> str:
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does."""
+    match instance.state:
+        case State.FAILED:
+            code = "" if instance.last_code is None else f" with code {instance.last_code}"
+            return f"failed{code}"
+        case State.LOST:
+            return "could not be killed"
+        case State.EXITED if not instance.is_wanted:
+            return "was stopped"
+    return ""
 
 
 def is_down(instance: Instance) -> bool:

@@ -77,7 +77,7 @@ def test_guard_killed(app: App, kind: str) -> None:
     os.kill(guard, signal.SIGKILL)
     wait_for_end(supervisor)
     last = log_of(app).splitlines()[-1]
-    assert "stopped because the procman process that you started was killed" in last
+    assert f"stopped because the procman process with pid {guard} was killed" in last
     assert last.endswith("nothing is left running")
     assert_over(app, run, guard, supervisor)
 

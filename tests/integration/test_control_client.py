@@ -308,6 +308,45 @@ def test_errors_of_several_are_told_together(directory: Path, serve: Serve) -> N
         ask(control(directory), {"do": "ps"})
 
 
+def test_what_one_refuses_no_other_is_asked_to_do(directory: Path, serve: Serve) -> None:
+    one, other = serve(7, {"done": True}), serve(8, {"error": "no room", "code": 78}, types=["worker"])
+    found = control(directory)
+    with pytest.raises(ProcmanError, match=r"^no room$") as caught:
+        found.check({peer: {"do": "restart"} for peer in found.peers}, WAIT_S)
+    assert caught.value.exit_code == 78
+    assert one.asked == other.asked == [{"do": "restart", "check": True}]
+    found.close()
+
+
+def test_refusals_are_told_in_the_order_asked_with_the_types_that_nobody_runs(directory: Path, serve: Serve) -> None:
+    serve(7, {"error": "no web", "code": 78})
+    serve(8, {"error": "no worker", "code": 78}, types=["worker"])
+    found = control(directory)
+    with pytest.raises(UsageMistake) as caught:
+        found.route_counts({"worker": 1, "wbe": 2, "web": 3}, WAIT_S)
+    first, *others = str(caught.value).split("\n")
+    assert first == '"wbe" does not run here — did you mean "web"?'
+    assert others[:2] == ["no worker", "no web"]
+    found.close()
+
+
+def test_check_that_is_not_answered(directory: Path, serve: Serve) -> None:
+    serve(7, {"done": True})
+    serve(8, types=["worker"], is_closing=False)
+    found = control(directory)
+    with pytest.raises(NotInTime, match=r"nothing was done: no answer within 0\.1 s"):
+        found.check({peer: {"do": "restart"} for peer in found.peers}, SHORT_S)
+    found.close()
+
+
+def test_single_one_refuses_by_itself(directory: Path, serve: Serve) -> None:
+    script = serve(7, {"done": True})
+    found = control(directory)
+    found.check({peer: {"do": "restart"} for peer in found.peers}, WAIT_S)
+    assert ask(found, {"do": "ps"}) == [{"done": True}]
+    assert script.asked == [{"do": "ps"}]
+
+
 # --- the real thing ---
 
 

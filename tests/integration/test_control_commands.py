@@ -238,6 +238,86 @@ def test_scale_of_two_supervisors(app: App) -> None:
     assert app.call("scale", "assets=1").code == 2
 
 
+# --- two procmans in one directory: all or nothing ---
+
+
+def two_procmans(app: App, procfile: str = TWO) -> list[Run]:
+    """Start web under one procman, worker under another; no signal ends a run before its time."""
+    first = started(app, procfile, "web", "-t", "inf")
+    second = app.start("worker", "-t", "inf")
+    second.wait_for("ready", "worker.1")
+    return [first, second]
+
+
+def pids_in(app: App) -> dict[str, str]:
+    return {line.split()[0]: line.split()[2] for line in app.call("ps").lines[1:-1]}
+
+
+def assert_refused(app: App, runs: list[Run], words: tuple[str, ...], code: int, *complaints: str) -> None:
+    """Refused with all complaints, and nothing has happened on either side."""
+    before = pids_in(app)
+    asked = app.call(*words)
+    assert (asked.code, asked.out) == (code, b""), asked.failure("")
+    for complaint in complaints:
+        assert complaint in asked.err_text
+    assert pids_in(app) == before
+    assert [name for run in runs for _, name in order(run, "started")] == ["web.1", "worker.1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaints"),
+    [
+        (("web=+1", "worker=60000"), 78, ["worker=60000 needs ports"]),
+        (("web=60000", "worker=0"), 78, ["web=60000 needs ports"]),
+        (("web=+1", "worker=-2"), 2, ["worker-2: only 1"]),
+        (("web=-2", "worker=60000"), 2, ["web-2: only 1", "worker=60000 needs ports"]),
+        (("web=+1", "wroker=2"), 2, ['"wroker" does not run here — did you mean "worker"?']),
+        (("wbe=2", "worker=60000"), 2, ['"wbe" does not run here', "worker=60000 needs ports"]),
+        (("web=0", "assets=1"), 2, ['"assets" does not run here', "`procman start TYPE`"]),
+    ],
+)
+def test_scale_of_two_is_refused_whole(app: App, words: tuple[str, ...], code: int, complaints: list[str]) -> None:
+    runs = two_procmans(app, f"{TWO}assets: {SLEEP}\n")
+    assert_refused(app, runs, ("scale", *words), code, *complaints)
+
+
+@pytest.mark.parametrize("taken", ["web", "worker"])
+def test_port_that_is_taken_on_one_side_is_refused_whole(app: App, taken: str) -> None:
+    runs = two_procmans(app, f"web: : $PORT; {SLEEP}\nworker: : $PORT; {SLEEP}\n")
+    port = app.port + (1 if taken == "web" else 101)
+    with socket.create_server(("127.0.0.1", port)):
+        assert_refused(app, runs, ("scale", "web=+1", "worker=+1"), 71, f"{taken}.2 uses PORT, but port {port} is taken")
+    assert app.call("scale", "web=+1", "worker=+1").code == 0
+
+
+@pytest.mark.parametrize("words", [("scale", "web=+1", "worker=+1"), ("restart", "web", "worker"), ("restart", "--all")])
+def test_run_that_ends_on_one_side_is_refused_whole(app: App, words: tuple[str, ...]) -> None:
+    runs = two_procmans(app, f"web: {SLEEP}\nworker: {IGNORES_TERM}\n")
+    runs[1].wait_output("set")
+    runs[1].signal(signal.SIGTERM)
+    runs[1].wait_for("stopping", "worker.1")
+    assert_refused(app, runs, words, 69, "the run is ending, so nothing is started any more")
+    os.killpg(runs[1].pid_of("worker.1"), signal.SIGKILL)
+    runs[1].wait()
+
+
+@pytest.mark.parametrize("name", ["worker.2", "wroker"])
+@pytest.mark.parametrize("command", ["stop", "restart", "signal"])
+def test_unknown_name_on_one_side_is_refused_whole(app: App, command: str, name: str) -> None:
+    runs = two_procmans(app)
+    words = (command, "web", name, *(["TERM"] if command == "signal" else []))
+    assert_refused(app, runs, words, 2, f'"{name}" does not run here')
+    assert order(runs[0], "stopping", "exited") == order(runs[1], "stopping", "exited") == []
+
+
+@pytest.mark.parametrize("command", ["stop", "restart", "signal"])
+def test_two_procmans_are_both_asked(app: App, command: str) -> None:
+    runs = two_procmans(app)
+    asked = app.call(command, "web", "worker", *(["CONT"] if command == "signal" else []))
+    assert (asked.code, [line.split(".")[0] for line in asked.lines]) == (0, ["web", "worker", ""])
+    assert [run.code for run in runs] == [None, None]
+
+
 # --- signal ---
 
 

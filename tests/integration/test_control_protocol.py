@@ -149,6 +149,9 @@ def test_request_in_single_bytes(listening: App) -> None:
         (b'{"do": "signal", "names": ["web"], "signal": "HUNTER"}\n', 2),
         (b'{"do": "signal", "names": ["web"], "signal": []}\n', 2),
         (b'{"do": "signal", "names": ["web"], "signal": 0}\n', 2),
+        (b'{"do": "wait", "names": ["wbe"]}\n', 2),
+        (b'{"do": "wait", "names": ["web.2"]}\n', 2),
+        (b'{"do": "wait", "names": "web"}\n', 2),
         (b'{"do": "attach"}\n', 2),
         (b'{"do": "attach", "name": "web.1"}\n', 69),
         (b'{"do": "logs", "names": {"web": 1}}\n', 2),
@@ -161,6 +164,26 @@ def test_what_cannot_be_is_refused(listening: App, request_line: bytes, code: in
     assert reply["code"] == code
     assert reply["error"]
     assert "done" not in reply
+
+
+@pytest.mark.parametrize(
+    "request_", [{"do": "stop"}, {"do": "start"}, {"do": "restart"}, {"do": "signal", "signal": "TERM"},
+                 {"do": "scale", "counts": {"web": 3}}],
+    ids=lambda request: str(request["do"]),
+)  # fmt: skip
+def test_check_does_nothing(listening: App, request_: dict[str, Any]) -> None:
+    """The fixture sees to it that web.1 has not even been signalled."""
+    assert ask(listening, {**request_, "check": True})[-1] == {"done": True}
+    (instance,) = ask(listening, {"do": "ps"})[-1]["instances"]
+    assert (instance["state"], instance["wanted"], instance["restarts"]) == ("ready", True, 0)
+    assert ask(listening, {"do": "stop", "names": ["wbe"], "check": True})[-1]["code"] == 2
+
+
+def test_type_that_was_only_checked_is_free_for_another(app: App) -> None:
+    started(app, f"web: echo up; {SLEEP}\nworker: {SLEEP}\n", "web")
+    assert app.call("ps").code == 0
+    assert ask(app, {"do": "scale", "counts": {"worker": 1}, "check": True})[-1] == {"done": True}
+    app.start("worker").wait_for("ready", "worker.1")
 
 
 def test_huge_line(listening: App) -> None:
@@ -197,8 +220,8 @@ def test_many_clients(listening: App) -> None:
         | st.sampled_from([b"\n", b'{"do": "ps"}\n', b'{"do": "logs"}\n', b'{"do": "logs", "follow": true}\n', b"{"])
         | st.builds(
             lambda do, key, value: json.dumps({"do": do, key: value}).encode() + b"\n",
-            st.sampled_from(["ps", "logs", "signal", "attach", "scale", "nothing"]),
-            st.sampled_from(["names", "name", "counts", "signal", "keys", "follow"]),
+            st.sampled_from(["ps", "logs", "signal", "attach", "scale", "wait", "nothing"]),
+            st.sampled_from(["names", "name", "counts", "signal", "keys", "follow", "check"]),
             st.recursive(st.none() | st.integers() | st.text(), lambda of: st.lists(of, max_size=2), max_leaves=3),
         ),
         max_size=5,

@@ -236,6 +236,24 @@ def test_follow_two_supervisors(app: App) -> None:
     assert [line for line in texts(asked) if len(line) == 1] == ["a", "b", "c"]
 
 
+def test_follow_runs_that_begin_later(app: App) -> None:
+    """One that comes, and one that comes again."""
+    started(app, f"web: echo ready; {SLEEP}\nlong-worker: echo hello; {SLEEP}\n", "web")
+    asked = app.procman("logs", "-f", "--no-timestamp")
+    only = app.procman("logs", "-f", "--no-timestamp", "web")
+    for run in (asked, only):
+        run.wait_line(r"\| ready$")
+    for count in (1, 2):
+        second = app.start("long-worker")
+        asked.wait_until(lambda count=count: texts(asked).count("hello") == count, f"hello {count}")  # type: ignore[misc]
+        assert asked.lines.count("long-worker.1 | hello") == count
+        second.signal(signal.SIGTERM)
+        second.wait()
+    assert app.call("quit").code == 0
+    assert (asked.wait(), asked.err) == (0, b"")
+    assert (only.wait(), texts(only)[0], texts(only).count("hello")) == (0, "ready", 0)
+
+
 def test_slow_reader_is_told_what_it_missed(app: App) -> None:
     """More than the supervisor keeps for it while nobody reads; the run itself goes on."""
     gate = app.fifo()

@@ -132,7 +132,8 @@ def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
 
 def test_each_setting_has_its_variable() -> None:
     words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
-    words |= {"needs_within": "2m", "log_memory": "1KiB", "log_memory_total": "1KiB", "log_size": "1MiB", "log_files": "2"}
+    words["needs_within"] = "2m"
+    words |= {"log_memory": "1KiB", "log_memory_total": "1KiB", "log_size": "1MiB", "log_files": "2"}
     words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
     caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
     file = read_caller(caller)
@@ -389,11 +390,15 @@ needs = ["clock"]
         "procman.toml:9: needs go in a circle: clock → clock",
         "procman.toml:6: needs go in a circle: assets → web → assets",
     ]
-    assert problems_of(text.replace("css,web", "css").replace('["clock"]', "[]"), "clock", "css", "assets", "web") == []
+    straight = text.replace("css,web", "css").replace('["clock"]', "[]")
+    assert problems_of(straight, "clock", "css", "assets", "web") == []
 
 
 def test_each_key_of_a_section_has_its_line() -> None:
-    text = "[process.web]\ngrace = 1\n\nwatch = ['a/**']\nphase = 'release'\nneeds = 'A,b'\nready.port = 80\n[process.web.env]\nA = 'x'\n"
+    text = (
+        "[process.web]\ngrace = 1\n\nwatch = ['a/**']\nphase = 'release'\nneeds = 'A,b'\n"
+        "ready.port = 80\n[process.web.env]\nA = 'x'\n"
+    )
     web = parse_settings(text.encode(), "procman.toml").processes["web"]
     assert (web.watch, web.phase, web.needs) == (("a/**",), "release", ("A", "b"))
     lines = {field: source.line for field, source in web.sources.items()}

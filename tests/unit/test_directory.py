@@ -68,6 +68,15 @@ def test_a_type_runs_once(directory: Path) -> None:
         pass
 
 
+def test_check_takes_nothing(directory: Path) -> None:
+    with claimed(directory, 10, "web") as claim:
+        claim.check(["web", "clock"])
+        assert json.loads((directory / "10.lock").read_text())["types"] == ["web"]
+        with claimed(directory, 11, "clock"), pytest.raises(ControlError, match="clock already runs here"):
+            claim.check(["web", "clock"])
+        claim.take(["clock"])
+
+
 def test_what_the_dead_left_goes(directory: Path) -> None:
     with claimed(directory, 10, "web"):
         (directory / "10.sock").touch()
