@@ -6,14 +6,13 @@ by the end of its pipe; whoever owns the loop reaps it, as all children (`Reaper
 
 from __future__ import annotations
 
+import _socket  # the part of socket that needs no other module
 import errno
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-
-import _socket  # the part of socket that needs no other module
 
 from procman.loop import Loop
 from procman.protocols import Talk, Verdict
@@ -353,7 +352,8 @@ class _Peer:
         elif found is not None:
             self._answer(found)
         elif is_closed or len(self._received) > MAX_ANSWER:
-            self._answer(Verdict(False, "closed the connection without an answer" if is_closed else "its answer has no end"))
+            reason = "closed the connection without an answer" if is_closed else "its answer has no end"
+            self._answer(Verdict(False, reason))
 
 
 _NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE; this holds whatever it is set to
@@ -453,7 +453,7 @@ class _Lookup:
             null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self._pid = os.posix_spawn(
                 command[0],
-                command,
+                list(command),
                 {name: value for name, value in os.environ.items() if not name.startswith("PROCMAN_")},
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((null_fd, child_fd, null_fd))],
                 setsid=True,  # Ctrl-C is not for it

@@ -193,6 +193,11 @@ def closes(peer: Peer) -> None:
     pass
 
 
+def says_half(peer: Peer) -> None:
+    peer.hears(len(PING.hello))
+    peer.says(b"+PON")
+
+
 has_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ SPOKEN = [
 ]
 
 
-@pytest.mark.parametrize(("url", "answer"), SPOKEN, ids=[url.partition(":")[0] + str(at) for at, (url, _) in enumerate(SPOKEN)])
+@pytest.mark.parametrize(("url", "answer"), SPOKEN, ids=[url.partition("{at}")[0] for url, _ in SPOKEN])
 @pytest.mark.parametrize("in_pieces", [False, True])
 def test_each_protocol(asking: Asking, url: str, answer: bytes, in_pieces: bool) -> None:
     """The server hears exactly what the protocol asks for, nothing of the URL's secrets, and the goodbye."""
@@ -268,14 +273,14 @@ def test_a_last_word_before_the_end_counts(asking: Asking) -> None:
         (closes, "closed the connection without an answer"),
         (Peer.resets, "closed the connection without an answer"),
         (answers(b""), f"no answer within {SHORT_S} s"),
-        (lambda peer: (peer.hears(len(PING.hello)), peer.says(b"+PON")), "closed the connection in the middle of its answer"),
+        (says_half, "closed the connection in the middle of its answer"),
         (answers(b"+PON"), f"no answer within {SHORT_S} s"),
         (answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "speaks no Redis, but HTTP"),
         (answers(b"\0" * 1000), "speaks no Redis"),
         (answers(b"-" + b"X" * 1_000_000), "speaks no Redis"),
         (is_silent, f"no answer within {SHORT_S} s"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_answer(asking: Asking, handle: Handler, reason: str) -> None:
     server = asking.server(handle)
     assert asking.ask([("127.0.0.1", server.port)], timeout_s=SHORT_S) == Verdict(False, reason)
@@ -657,13 +662,13 @@ def test_without_tls_to_one_who_wants_it(asking: Asking) -> None:
     assert verdict.reason in ("speaks no Redis, but TLS", "closed the connection without an answer")
 
 
-def postgres(answer: bytes, then: bytes = b"R\0\0\0\x08\0\0\0\x05salt", context: ssl.SSLContext | None = None) -> Handler:
+def postgres(answer: bytes, then: bytes) -> Handler:
     """A PostgreSQL server: it answers the request for TLS, goes on with it if it said S, then answers the start."""
 
     def handle(peer: Peer) -> None:
         peer.hears(8)
         peer.says(answer)
-        if answer != b"S" or peer.shakes_hands(context or certified()):
+        if answer != b"S" or peer.shakes_hands(certified()):
             peer.hears(len(TALKS["PostgreSQL"].hello))
             peer.says(then, in_pieces=True)
             peer.hears_all()
