@@ -162,7 +162,8 @@ class Requests:
             return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
         stopped = [i.spec.name for i in instances if i.state is State.EXITED and not i.is_wanted]
         if stopped and not self._supervisor.is_ending:
-            return {"error": f"{', '.join(stopped)} {'was' if len(stopped) == 1 else 'were'} stopped", "code": EXIT_KILLED}
+            verb = "was" if len(stopped) == 1 else "were"
+            return {"error": f"{', '.join(stopped)} {verb} stopped", "code": EXIT_KILLED}
         for instance in instances:
             if instance.state not in UP or (spawns is not None and instance.spawn_count <= spawns[instance]):
                 return None

@@ -19,6 +19,8 @@ IGNORES_TERM = "trap '' TERM; echo set; while :; do sleep 1000; done"
 SHORT = ("--timeout", "0.3")
 FOR_EVER = ("--timeout", "inf")
 
+READY_WHEN_UP = '[process.web]\nready = { log = "^up" }\n'
+
 with_readiness = pytest.mark.skipif(
     "begin_ready" not in (REPOSITORY / "procman/supervisor.py").read_text(), reason="readiness is not wired yet"
 )
@@ -290,7 +292,7 @@ def test_wrong_timeout(app: App) -> None:
 @with_readiness
 def test_not_ready_before_it_says_so(app: App) -> None:
     gate = app.fifo()
-    app(f"web: echo begun; read x < {gate}; echo up; {SLEEP}\n", procman__toml='[process.web]\nready = { log = "^up" }\n')
+    app(f"web: echo begun; read x < {gate}; echo up; {SLEEP}\n", procman__toml=READY_WHEN_UP)
     run = app.start()
     run.wait_output("begun")
     early = app.call("wait", *SHORT)
@@ -306,7 +308,7 @@ def test_not_ready_before_it_says_so(app: App) -> None:
 @pytest.mark.parametrize("on_exit", ["ignore", "stop"])
 def test_end_before_it_was_ready(app: App, on_exit: str) -> None:
     gate = app.fifo()
-    app(f"web: read x < {gate}; exit 3\nworker: {IGNORES_TERM}\n", procman__toml='[process.web]\nready = { log = "up" }\n')
+    app(f"web: read x < {gate}; exit 3\nworker: {IGNORES_TERM}\n", procman__toml=READY_WHEN_UP)
     run = app.start("--on-exit", on_exit, "-t", "inf")
     run.wait_output("set", "worker.1")
     asked = app.procman("wait", *FOR_EVER)
