@@ -257,9 +257,10 @@ class Requests:
         """Tell whether all are up or have done their work, or why that will not be."""
         if all(i.state is State.READY or (i.state is State.EXITED and i.is_wanted) for i in instances):
             return self._done(instances)
-        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i))]:
+        ends = self._supervisor.is_ending
+        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i, ends))]:
             return {"error": "; ".join(failed), "code": EXIT_KILLED}
-        if self._supervisor.is_ending:
+        if ends:
             return {"error": f"the run is ending: {self._supervisor.why_ending}", "code": EXIT_KILLED}
         return None
 
@@ -381,15 +382,15 @@ def type_in(name: str) -> str:
     return stem if number.isdecimal() else name
 
 
-def _why_never_ready(instance: Instance) -> str:
-    """Return what keeps it from ever becoming ready by itself; "" if nothing does."""
+def _why_never_ready(instance: Instance, ends: bool) -> str:
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does. In a run that `ends` all are stopped."""
     match instance.state:
         case State.FAILED:
             code = "" if instance.last_code is None else f" with code {instance.last_code}"
             return f"failed{code}"
         case State.LOST:
             return "could not be killed"
-        case State.EXITED if not instance.is_wanted:
+        case State.EXITED if not instance.is_wanted and not ends:
             return "was stopped"
     return ""
 
