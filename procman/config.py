@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from typing import Any, Protocol
 
+    from procman.readiness import Probe
+
     class _Sourced(Protocol):
         """A binding of `.env`."""
 
@@ -52,6 +54,16 @@ class ProcessSettings(NamedTuple):
     stop_signal: int | None = None
     success_codes: tuple[int, ...] = ()  # exit codes that are no failure, besides 0
     env: Mapping[str, str] = NOTHING
+    ready: Probe | None = None  # None: ready as soon as it runs
+    liveness: Probe | None = None
+    needs: tuple[str, ...] | None = None  # process types, and variables that name backing services
+    watch: tuple[str, ...] = ()  # patterns of files, relative to the root
+    phase: str | None = None  # "release": runs to its end before the rest, and only when asked
+    sources: Mapping[str, SourceRef] = NOTHING  # of each field that was given
+
+    def source_of(self, field: str) -> SourceRef:
+        """Return the line that says `field`."""
+        return self.sources.get(field, self.source)
 
 
 class Settings(NamedTuple):
@@ -78,6 +90,7 @@ class Settings(NamedTuple):
     log_memory_total: int = 16 * 1024 * 1024  # and of all together
     log_bytes: int = 10 * 2**20  # of each file of `start --detach`
     log_files: int = 5  # with the one that is written to
+    needs_within_s: float = 60.0  # so long a backing service is waited for; inf: for ever
     processes: Mapping[str, ProcessSettings] = NOTHING
     origins: Mapping[str, str] = NOTHING  # field -> "-p", "PROCMAN_PORT", "procman.toml:3"; DEFAULT if missing
     problems: tuple[Problem, ...] = ()  # of any severity: what is wrong is not among the values
@@ -129,7 +142,7 @@ def _whole(low: int, value: Any) -> int:
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
-def _duration(value: Any) -> float:
+def duration(value: Any) -> float:
     """Return seconds from "10s", "500ms", "2m", "1h", or a number of seconds."""
     if value == "inf":
         return float(value)
@@ -181,7 +194,7 @@ def _one_of(*known: str) -> _Kind:
             raise ValueError
         return str(value)
 
-    return _Kind(f"one of {', '.join(known)}", check, check)
+    return _Kind(f"one of {', '.join(known)}" if len(known) > 1 else quoted(known[0]), check, check)
 
 
 def _formation(value: Any) -> str:
@@ -217,11 +230,12 @@ _PORT = _Kind(
     lambda word: None if word in ("false", "none") else _number(1, word),
     lambda value: None if value is False else _whole(1, value),
 )
-_SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', _duration, _duration)
+_SECONDS = _Kind('a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"', duration, duration)
 _SIZE = _Kind('a size such as "64KiB" or "16MiB"', lambda value: _size(0, value), lambda value: _size(0, value))
 _FILE_SIZE = _Kind('a size such as "10MiB", from 4096 bytes up', *[lambda value: _size(4096, value)] * 2)
 _COUNT = _Kind(f"a number from 1 to {MAX_PORT}", lambda word: _number(1, word), lambda value: _whole(1, value))
 _FLAG = _Kind("true or false", lambda word: FLAGS[word.lower()], lambda value: _exactly(bool, value))
+
 
 def _codes(value: Any) -> tuple[int, ...]:
     if not all(type(code) is int and 0 <= code <= 255 for code in _exactly(list, value)):
@@ -229,11 +243,23 @@ def _codes(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Return glob patterns of files inside the root."""
+    patterns = tuple(_exactly(str, pattern) for pattern in _exactly(list, value))
+    for pattern in patterns:
+        if not pattern.strip() or "\0" in pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+            raise ValueError
+    return patterns
+
+
 _LIST = _Kind('words such as "a,b", or a list of strings', _words, _listed)
 _COUNTS = _Kind('counts such as "web=2,worker=4", or a table of numbers', str, _formation)
 _TEXT = _Kind("a string", str, lambda value: _exactly(str, value))
 _FILE = _Kind("a file inside the root", _inside_root, _inside_root)
 _ON_EXIT = _one_of("stop", "fail", "ignore")
+_NAMES = _Kind('a list of process types and variables, such as ["DATABASE_URL", "assets"]', _words, _listed)
+_PATTERNS = _Kind('a list of patterns of files inside the root, such as ["**/*.py", "templates/**"]', _words, _patterns)
+PROBE = _Kind("a table", str, str)  # never read as it is: probe_settings.py knows how
 
 
 class Setting(NamedTuple):
@@ -263,6 +289,7 @@ SETTINGS: Mapping[str, Setting] = {
     "env_encoding": Setting("env_encoding", _TEXT, "--env-encoding"),
     "log_memory": Setting("log_memory", _SIZE),
     "log_memory_total": Setting("log_memory_total", _SIZE),
+    "needs_within": Setting("needs_within_s", _SECONDS),
 }
 """The settings by their key in procman.toml; PROCMAN_ and the key in upper case is the variable."""
 
@@ -275,6 +302,11 @@ PROCESS_SETTINGS: Mapping[str, Setting] = {
     ),
     "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
     "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
+    "ready": Setting("ready", PROBE),
+    "liveness": Setting("liveness", PROBE),
+    "needs": Setting("needs", _NAMES),
+    "watch": Setting("watch", _PATTERNS),
+    "phase": Setting("phase", _one_of("release")),
 }
 
 VARIABLES = {f"PROCMAN_{key.upper()}": key for key in SETTINGS if key != "env"} | {"PROCMAN_ENV_FILES": "env"}
@@ -344,8 +376,12 @@ def with_dotenv(settings: Settings, dotenv: Mapping[str, _Sourced], caller: Mapp
 
 
 def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
-    """Return the process types that `settings` name and the Procfile, with types `names`, does not have."""
+    """Return the process types that `settings` name and the Procfile, with types `names`, does not have.
+
+    And those among them that need each other in a circle.
+    """
     known = list(names)
+    types = set(known)
     listed = [
         (word, SourceRef(settings.origin(field)))
         for field in ("can_die", "restart", "quiet")
@@ -353,10 +389,36 @@ def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
         if word != "all" or field != "restart"
     ]
     sections = [(name, process.source) for name, process in settings.processes.items()]
+    needs = [
+        (need, process.source_of("needs"))
+        for process in settings.processes.values()
+        for need in process.needs or ()
+        if not is_variable(need)
+    ]
     return [
-        Problem(REFUSED, f"unknown process type {quoted(name)}", source, did_you_mean(name, known))
-        for name, source in [*listed, *sections]
-        if name not in known
+        *(
+            Problem(REFUSED, f"unknown process type {quoted(name)}", source, did_you_mean(name, known))
+            for name, source in [*listed, *sections, *needs]
+            if name not in types
+        ),
+        *_circles(settings.processes, known),
+    ]
+
+
+def is_variable(need: str) -> bool:
+    """Tell whether a need that is no process type can be the name of a variable; those of the field are upper-case."""
+    return re.fullmatch("[A-Z_][A-Z0-9_]*", need) is not None
+
+
+def _circles(processes: Mapping[str, ProcessSettings], known: Iterable[str]) -> list[Problem]:
+    graph = {name: processes[name].needs or () if name in processes else () for name in known}
+    if not any(graph.values()):
+        return []
+    from procman.needs import circles, shown
+
+    return [
+        Problem(REFUSED, f"needs go in a circle: {shown(names)}", processes[names[0]].source_of("needs"))
+        for names in circles(graph)
     ]
 
 

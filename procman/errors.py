@@ -115,6 +115,12 @@ class ControlError(ProcmanError):
     exit_code = 69
 
 
+class ReadinessTimeout(ProcmanError):
+    """Something that had to be ready, or a backing service, was not in time."""
+
+    exit_code = 75
+
+
 class SpawnError(ProcmanError):
     """The operating system refused to start a process."""
 

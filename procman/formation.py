@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from procman.errors import ConfigError, UsageMistake, did_you_mean, quoted
 from procman.procfile import ProcessType
 from procman.records import NamedTuple
 
 RELEASE = "release"
-"""The type that runs once before the others (Heroku's release phase); `all` does not mean it."""
+"""The type that runs once before the others (Heroku's release phase), when asked to; `all` does not mean it."""
 
 ALL = "all"
 
@@ -43,13 +43,14 @@ def resolve_formation(
     honcho: str | None = None,
     setting: str | None = None,
     origin: str = "formation",
+    releases: Collection[str] = (RELEASE,),
 ) -> dict[str, int]:
     """Return the count of every type of the Procfile, in file order (contract A1-A4, E10-E14).
 
     `names` are the arguments (`web=2`, `worker`): when there are any, only these run. `foreman` is `-m`, where a type
     that is not listed gets `all` or 0; `honcho` is `-c`, where it gets `all` or 1. `setting` is `-m` from a settings
-    file or PROCMAN_FORMATION, which `origin` names; an option or argument overrides it. Raises UsageMistake, or
-    ConfigError for the setting, that tells everything wrong at once.
+    file or PROCMAN_FORMATION, which `origin` names; an option or argument overrides it. `releases` run only where they
+    are named. Raises UsageMistake, or ConfigError for the setting, that tells everything wrong at once.
     """
     known = [entry.name for entry in types]
     arguments = _checked(_read_counts(names, "arguments"), known, needs_counts=False)
@@ -67,14 +68,20 @@ def resolve_formation(
     if faults:
         raise UsageMistake("\n".join(faults))
     if names:
-        return _only(known, arguments.counts, listed)
+        return _only(known, arguments.counts, listed, releases)
     if not options and setting is not None:
         read = _checked(_read_counts(setting.split(","), origin), known, needs_counts=True)
         if read.faults:
             raise ConfigError("\n".join(read.faults))
         option, listed = "-m", read.counts
     rest = listed.get(ALL, 0 if option == "-m" else 1)
-    return {name: _count(listed, name, 0 if name == RELEASE else rest or 0) for name in known}
+    return {name: _count(listed, name, 0 if name in releases else rest or 0) for name in known}
+
+
+def zeros(*texts: str | None) -> set[str]:
+    """Return the types that one of `texts`, as after -m or as an argument, says shall not run: `web=0`."""
+    words = [word for text in texts if text for word in text.split(",")]
+    return {name for name, count in _read_counts(words, "").counts.items() if count == 0}
 
 
 def _read_counts(words: Iterable[str], origin: str) -> _Counts:
@@ -133,11 +140,16 @@ def _contradictions(chosen: Mapping[str, int | None], option: str, listed: Mappi
             )
 
 
-def _only(known: Sequence[str], chosen: Mapping[str, int | None], listed: Mapping[str, int | None]) -> dict[str, int]:
+def _only(
+    known: Sequence[str],
+    chosen: Mapping[str, int | None],
+    listed: Mapping[str, int | None],
+    releases: Collection[str],
+) -> dict[str, int]:
     """Return the counts when arguments select what runs; the option gives those that the arguments leave open."""
     counts = dict.fromkeys(known, 0)
     for name in sorted(chosen, key=lambda name: name != ALL):  # what is named beats `all`, wherever it stands
-        for each in (name for name in known if name != RELEASE) if name == ALL else (name,):
+        for each in (name for name in known if name not in releases) if name == ALL else (name,):
             counts[each] = _count(chosen, name, _count(listed, each, _count(listed, ALL, 1)))
     return counts
 

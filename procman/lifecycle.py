@@ -41,8 +41,9 @@ class Input(StrEnum):
 
 class Action(StrEnum):
     NOTHING = "nothing"
+    AWAIT = "await"  # look whether what it needs is there, and wait for it
+    AWAIT_AFRESH = "await_afresh"  # forget past failures first
     SPAWN = "spawn"
-    SPAWN_AFRESH = "spawn_afresh"  # forget past failures first
     ANNOUNCE = "announce"  # emit Ready, release dependents
     STOP = "stop"  # stop signal to the group, grace timer
     KILL = "kill"  # SIGKILL to the group
@@ -79,11 +80,11 @@ TABLE: dict[tuple[State, Input], Row] = {
     (_S.STOPPING, _I.KILL_IGNORED): _row(_S.LOST, _A.NAME_LOST),
     (_S.STOPPING, _I.START): _row(_S.STOPPING),
     (_S.STOPPING, _I.RESTART): _row(_S.STOPPING),
-    (_S.STOPPING, _I.EXIT): _row((_S.STARTING, *_ENDED), _A.DECIDE),
-    (_S.LOST, _I.EXIT): _row((_S.STARTING, *_ENDED), _A.DECIDE),
-    (_S.BACKOFF, _I.DELAY_ELAPSED): _row(_S.STARTING, _A.SPAWN),
-    (_S.BACKOFF, _I.START): _row(_S.STARTING, _A.SPAWN_AFRESH),
-    (_S.BACKOFF, _I.RESTART): _row(_S.STARTING, _A.SPAWN_AFRESH),
+    (_S.STOPPING, _I.EXIT): _row((_S.PENDING, *_ENDED), _A.DECIDE),
+    (_S.LOST, _I.EXIT): _row((_S.PENDING, *_ENDED), _A.DECIDE),
+    (_S.BACKOFF, _I.DELAY_ELAPSED): _row(_S.PENDING, _A.AWAIT),
+    (_S.BACKOFF, _I.START): _row(_S.PENDING, _A.AWAIT_AFRESH),
+    (_S.BACKOFF, _I.RESTART): _row(_S.PENDING, _A.AWAIT_AFRESH),
     (_S.BACKOFF, _I.STOP): _row(_S.EXITED, _A.CANCEL),
 }
 for _up in (_S.STARTING, _S.READY):
@@ -93,8 +94,8 @@ for _up in (_S.STARTING, _S.READY):
     TABLE[_up, _I.STOP] = _row(_S.STOPPING, _A.STOP)
     TABLE[_up, _I.RESTART] = _row(_S.STOPPING, _A.STOP)
 for _down in (_S.EXITED, _S.FAILED):
-    TABLE[_down, _I.START] = _row(_S.STARTING, _A.SPAWN_AFRESH)
-    TABLE[_down, _I.RESTART] = _row(_S.STARTING, _A.SPAWN_AFRESH)
+    TABLE[_down, _I.START] = _row(_S.PENDING, _A.AWAIT_AFRESH)
+    TABLE[_down, _I.RESTART] = _row(_S.PENDING, _A.AWAIT_AFRESH)
 
 IGNORED: frozenset[tuple[State, Input]] = frozenset(
     {

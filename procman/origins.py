@@ -41,7 +41,7 @@ def origins(
         (CALLER, caller),
         (PROCMAN, defaults(types, settings, caller)),
         *((place, values) for place, values, wins in from_files if wins),
-        (str(own.source) if own else "", own.env if own else {}),
+        (str(own.source_of("env")) if own else "", own.env if own else {}),
         (PROCMAN, identity(spec.name, spec.instance, spec.port, settings.root)),
     ]
     found: dict[str, list[Origin]] = {}

@@ -8,10 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from procman.config import (
     FLAGS,
+    PROBE,
     PROCESS_SETTINGS,
     SETTINGS,
     Given,
@@ -100,7 +102,13 @@ def _sections(
             continue
         fields: dict[str, Given] = {}
         yield from _fields(section, PROCESS_SETTINGS, path, lines, (*inside, name), fields)
-        processes[name] = ProcessSettings(source, **{field: given.value for field, given in fields.items()})
+        sources = {
+            PROCESS_SETTINGS[key].field: _source(path, lines, (*inside, name, key))
+            for key in section
+            if key in PROCESS_SETTINGS and PROCESS_SETTINGS[key].field in fields
+        }
+        said = {field: given.value for field, given in fields.items()}
+        processes[name] = ProcessSettings(source, **said, sources=sources)
 
 
 def _fields(
@@ -118,6 +126,15 @@ def _fields(
             yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known))
             continue
         field, kind, _ = known[key]
+        if kind is PROBE:
+            from procman.probe_settings import parse_probe
+
+            probe = parse_probe(key, raw, partial(_part_source, path, lines, (*inside, key)))
+            if isinstance(probe, list):
+                yield from probe
+            else:
+                fields[field] = Given(probe, str(source))
+            continue
         value = value_of(kind, kind.from_toml, raw)
         if isinstance(value, Wrong):
             yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
@@ -143,6 +160,11 @@ def _toml_lines(text: str) -> dict[tuple[str, ...], int]:
             for end in range(1, len(key) + 1):
                 lines.setdefault(key[:end], number)
     return lines
+
+
+def _part_source(path: str, lines: _Lines, key: tuple[str, ...], part: str) -> SourceRef:
+    """Return the line of a key of an inline table, of which "" means the table itself."""
+    return _source(path, lines, (*key, part) if part else key)
 
 
 def _source(path: str, lines: _Lines, key: tuple[str, ...]) -> SourceRef:

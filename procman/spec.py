@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from procman.config import Settings
+from procman.config import DEFAULT, Settings
 from procman.errors import ConfigError, ProcfileError, SourceRef
+from procman.formation import RELEASE
 from procman.ports import assign_ports, port_of
 from procman.procfile import ProcessType
 from procman.records import NamedTuple
@@ -17,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from procman.config import ProcessSettings
     from procman.environment import Binding
+    from procman.protocols import BackingService
+    from procman.readiness import Probe
 
 SHELL = "/bin/sh"
 
@@ -42,6 +45,10 @@ class ProcessSpec(NamedTuple):
     restart: RestartPolicy
     on_exit: str  # "stop", "fail" or "ignore": what its end means for the run
     source: SourceRef  # Procfile:3, for messages
+    ready: Probe | None = None  # None: as soon as it was spawned
+    liveness: Probe | None = None
+    needs: tuple[str, ...] = ()  # process types that must be ready first
+    services: tuple[BackingService, ...] = ()  # and backing services that must answer
 
     @property
     def env(self) -> dict[str, str]:
@@ -58,8 +65,9 @@ def resolve(
 ) -> list[ProcessSpec]:
     """Return a spec for each instance of the formation `counts`, in Procfile order.
 
-    `dotenv` is the merged `.env`, `caller` the inherited environment, of which only names are used and only with
-    `dotenv_wins` off. Raises ConfigError for ports, ProcfileError or ConfigError for a string too long to exec.
+    `dotenv` is the merged `.env`, `caller` the inherited environment, of which only names are used, with `dotenv_wins`
+    off, and the addresses of backing services. Raises ConfigError for ports and for a variable that should name a
+    backing service, ProcfileError or ConfigError for a string too long to exec.
     """
     ports = assign_ports(counts, settings.base_port, settings.port_step) if settings.base_port is not None else {}
     env = {**defaults(types, settings, caller), **_base_env(dotenv, settings, caller)}
@@ -68,6 +76,18 @@ def resolve(
         for index, entry in enumerate(types)
         for instance in range(1, counts.get(entry.name, 0) + 1)
     ]
+    if any(own.needs for own in settings.processes.values()):
+        from procman.requirements import needs_by_type, services_by_type
+
+        needs = needs_by_type(types, settings)
+        running = {name: needed for name, needed in needs.items() if counts.get(name)}
+        services = services_by_type(running, settings, {**caller, **env})
+        specs = [
+            spec._replace(needs=needs[spec.process_type].types, services=services.get(spec.process_type, ()))
+            if spec.process_type in needs
+            else spec
+            for spec in specs
+        ]
     _refuse_too_long(specs, dotenv)
     return specs
 
@@ -81,7 +101,8 @@ def resolve_one_off(
 ) -> ProcessSpec:
     """Return the spec for `procman run` of `entry`: what `start` gives, but for the identity `run.1`.
 
-    An entry of the Procfile gets its type's first port, any other command none (contract A5-A7).
+    An entry of the Procfile gets its type's first port, any other command none (contract A5-A7). It waits for the
+    backing services of its type, a command that says nothing of any for those of all types.
     """
     index = next((at for at, known in enumerate(types) if known.name == entry.name), None)
     with_port = index is not None and settings.base_port is not None
@@ -89,8 +110,48 @@ def resolve_one_off(
     ports = assign_ports(counts, settings.base_port or 0, settings.port_step) if with_port else {}
     env = {**defaults(types, settings, caller), **_base_env(dotenv, settings, caller)}
     spec = _spec(entry, index or 0, 1, ports, env, settings, shown="run.1")
+    if any(own.needs for own in settings.processes.values()):
+        from procman.requirements import needs_by_type, reachable_services, services_by_type
+
+        needs = needs_by_type(types, settings)
+        if entry.name in needs:
+            own = {entry.name: needs[entry.name]}
+            services = services_by_type(own, settings, {**caller, **env}).get(entry.name, ())
+        else:
+            services = reachable_services(needs, {**caller, **env})
+        spec = spec._replace(services=services)
     _refuse_too_long([spec], dotenv)
     return spec
+
+
+def release_types(settings: Settings) -> frozenset[str]:
+    """Return the types that run to their end before the rest, when asked to (`start --release`)."""
+    return frozenset((RELEASE, *(name for name, own in settings.processes.items() if own.phase == RELEASE)))
+
+
+def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> list[ProcessSpec]:
+    """Return `specs` with those of `releases` run to their end first, one after the other; a failure stops the run."""
+    from procman.readiness import COMPLETED, Probe
+
+    first: list[str] = []
+    found = {}
+    for spec in (spec for spec in specs if spec.process_type in releases):
+        found[spec.name] = spec._replace(
+            ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
+            restart=spec.restart._replace(mode=NEVER),
+            on_exit="fail",
+            needs=tuple(name for name in first if name != spec.process_type),
+        )
+        if spec.process_type not in first:
+            first.append(spec.process_type)
+    return [found.get(spec.name) or spec._replace(needs=(*first, *spec.needs)) for spec in specs]
+
+
+def without_needs(settings: Settings) -> Settings:
+    """Return settings in which nothing waits for anything."""
+    return settings._replace(
+        processes={name: own._replace(needs=None) for name, own in settings.processes.items()},
+    )
 
 
 def _base_env(dotenv: Mapping[str, Binding], settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:
@@ -159,6 +220,8 @@ def _spec(
         ),
         on_exit=_on_exit(entry.name, own, settings),
         source=entry.source,
+        ready=own.ready if own else None,
+        liveness=own.liveness if own else None,
     )
 
 
@@ -174,7 +237,13 @@ def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) ->
 def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
     if name in settings.can_die:
         return "ignore"
-    return settings.on_exit if own is None or own.on_exit is None else own.on_exit
+    if own is None or own.on_exit is None:
+        if own is not None and own.watch and settings.origin("on_exit") == DEFAULT:
+            return "ignore"  # a mistake in a file is mended in the next minute
+        # One that is there to end must not end the run by that.
+        is_done = own is not None and own.ready is not None and own.ready.is_by_end
+        return "fail" if is_done and settings.on_exit == "stop" else settings.on_exit
+    return own.on_exit
 
 
 def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]) -> None:

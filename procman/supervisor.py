@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from procman import lifecycle, sweep
-from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
+from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, ReadinessTimeout, SpawnError
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restarting, Started, Stopping
+from procman.instance import Fault, Instance
 from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
-from procman.loop import Loop, Timer
+from procman.loop import Loop
+from procman.ports import uses_port
 from procman.process import (
     ExitStatus,
-    Process,
     Reaper,
     Terminal,
     group_exists,
@@ -24,56 +27,24 @@ from procman.process import (
     spawn,
     stop_group,
 )
-from procman.restart import History, decide, stays_down
+from procman.restart import decide, stays_down
 from procman.spec import ProcessSpec, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from procman.dependencies import Dependencies
     from procman.keyboard import Keyboard
     from procman.output import Feed, Multiplexer
 
 SECOND_SIGNAL_S = 0.5  # npm, make and uv deliver one Ctrl-C twice
 
 
-class Instance:
-    """One instance of a process type: what it is, and what is wanted of it."""
-
-    def __init__(self, spec: ProcessSpec) -> None:
-        self.spec = spec
-        self.state = State.PENDING
-        self.is_wanted = True
-        self.is_restart_asked = False
-        self.process: Process | None = None
-        self.feed: Feed | None = None
-        self.status: ExitStatus | None = None  # of the leader, once it was reaped
-        self.history = History()
-        self.timer: Timer | None = None
-        self.strays: list[int] = []  # descendants that left the group
-        self.was_killed = False
-        self.is_held = False  # down because the user asked for that: the run waits for its return
-        self.is_removed = False  # scaled down: gone as soon as it has ended
-        self.spawn_count = 0
-        self.started_at = 0.0  # wall clock
-        self.last_code: int | None = None  # of the last end
-        self.keyboard: Keyboard | None = None  # of the terminal of `process`, once somebody has typed
-        self.taps: list[Callable[[bytes], None]] = []  # who sees every byte of its output at once
-        self.size: Terminal | None = None  # of the terminal of who is attached
-
-    def arm(self, loop: Loop, delay_s: float, callback: Callable[[], None]) -> None:
-        self.disarm()
-        self.timer = loop.call_later(delay_s, callback)
-
-    def disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-
 class Supervisor:
     """Starts `specs`, keeps them by their policies, and ends with nothing left.
 
     `env` is the environment children inherit and `run_id` its mark; `terminal` is the size of the ptys they get, None
-    for pipes. `on_end` is called when nothing is left to supervise; `exit_code` is then procman's own.
+    for pipes. `on_end` is called when nothing is left to supervise; `exit_code` is then procman's own. A backing
+    service that somebody needs is waited for `needs_within_s` seconds.
     """
 
     def __init__(
@@ -86,6 +57,7 @@ class Supervisor:
         grace_s: float,
         on_end: Callable[[], None],
         file_limit: int | None = None,
+        needs_within_s: float = 60.0,
     ) -> None:
         self.exit_code = 0
         self.is_hurried = False  # a second signal came: wait for nobody
@@ -109,13 +81,19 @@ class Supervisor:
         self._early: list[Event] = []
         self._feeds: dict[Feed, None] = {}
         self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
+        self._needs_within_s = needs_within_s
+        self._dependencies: Dependencies | None = None
+        self._awaited: dict[Instance, None] = {}  # who has something to wait for, until all of these are ready
+        self._began_s = loop.now()
         self._stop_s: float | None = None  # monotonic time at which the run's end began
+        self._last_stop_s = 0.0  # and at which the last one was told to stop
         self._signal_s: float | None = None
         self._is_quit = False  # and whether it was SIGQUIT
         self._end_text = "every process has ended"
         self._killed: list[str] = []
         self._lost: list[str] = []
         self._is_scaled = False
+        self._watched: Collection[str] = ()  # process types that a changed file starts again
         self._is_over = False
 
     # --- from outside ---
@@ -123,8 +101,11 @@ class Supervisor:
     def start(self) -> None:
         """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
         self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
+        self._depend(self._specs())
         for instance in self.instances.values():
-            self._apply(instance, Input.NEEDS_READY)
+            if instance.spec.ready or instance.spec.needs or instance.spec.services:
+                self._awaited[instance] = None
+            self._await_needs(instance)
 
     def attach(self, multiplexer: Multiplexer) -> None:
         """Begin to read the instances' output and pass events on."""
@@ -134,6 +115,8 @@ class Supervisor:
             multiplexer.emit(event)
         for instance in self.instances.values():
             self._read_output(instance)
+            if instance.state is State.STARTING:
+                self._begin_probe(instance)
         self._on_child_signal()
         self._end_if_over()
 
@@ -161,8 +144,13 @@ class Supervisor:
         self._end_text = why
         if self._alive:
             self._notice(SYSTEM, "sending SIGTERM to all processes")
-        self._leftovers.stop(self._groups())
-        for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
+        self._last_stop_s = self._stop_s
+        if self._dependencies is not None:
+            self._dependencies.close()
+        first = self._first_to_stop(self.instances.values())
+        if self._dependencies is None or not self._dependencies.keeps_any:
+            self._leftovers.stop(self._groups())  # else they may belong to who has yet to be told
+        for instance in first:
             if instance.state is State.STOPPING:
                 instance.is_wanted = False  # it has its signal and its time already
             else:
@@ -178,6 +166,8 @@ class Supervisor:
         self.is_hurried = True
         self.stop(EXIT_KILLED, "killed")
         self._notice(SYSTEM, "sending SIGKILL to all processes")
+        if self._dependencies is not None:
+            self._dependencies.hurry()
         for instance in list(self.instances.values()):  # one that is scaled away is forgotten with its end
             if instance.state is State.STOPPING:
                 self._apply(instance, Input.STOP)
@@ -227,8 +217,10 @@ class Supervisor:
 
     def stop_instances(self, instances: Iterable[Instance]) -> None:
         """Stop these; the run goes on, even with nothing left, for they may be started again."""
-        for instance in list(instances):
+        asked = list(instances)
+        for instance in asked:
             instance.is_held = True
+        for instance in self._first_to_stop(asked):
             if instance.state is State.STOPPING:
                 instance.is_wanted = instance.is_restart_asked = False  # it has its signal and its time already
             else:
@@ -244,6 +236,8 @@ class Supervisor:
         for instance in list(instances):
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
+            if self._dependencies is not None:
+                self._dependencies.let_go(instance)
             self._apply(instance, given)
 
     def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:
@@ -253,6 +247,7 @@ class Supervisor:
         """
         self._file_limit = file_limit
         self._is_scaled = True
+        self._depend(specs)
         wanted = {spec.name: spec for spec in specs}
         for instance in reversed(list(self.instances.values())):
             if instance.spec.name not in wanted:
@@ -265,10 +260,27 @@ class Supervisor:
             if name not in self.instances:
                 instance = self.instances[name] = Instance(spec)
                 self._alive.add(instance)
-                self._apply(instance, Input.NEEDS_READY)
+                self._await_needs(instance)
             elif self.instances[name].is_removed:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
+
+    def replace(self, specs: Sequence[ProcessSpec], restarted: Collection[str], file_limit: int | None) -> None:
+        """Make `specs` the formation, as `scale` does; who runs on takes its new spec, and `restarted` begin anew.
+
+        One that the user has stopped stays down.
+        """
+        for spec in specs:
+            if spec.name in self.instances:
+                self.instances[spec.name].spec = spec
+        self.scale(specs, file_limit)
+        named = [self.instances[name] for name in restarted if name in self.instances]
+        self.restart_instances(instance for instance in named if not instance.is_held)
+
+    def watch_types(self, types: Collection[str]) -> None:
+        """Make `types` those that a changed file starts again: the run does not end while one of them is down."""
+        self._watched = types
+        self._end_if_over()
 
     def keyboard_of(self, instance: Instance) -> Keyboard | None:
         """Return what types at the instance's terminal; None if it has none, or no process."""
@@ -291,6 +303,7 @@ class Supervisor:
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
             self.instances.pop(instance.spec.name, None)
+            self._awaited.pop(instance, None)
             if instance.feed is not None and instance.feed.fd < 0:
                 self._feeds.pop(instance.feed, None)
 
@@ -315,6 +328,10 @@ class Supervisor:
 
     def _set_state(self, instance: Instance, state: State) -> None:
         instance.state = state
+        if state is not State.STARTING:
+            instance.close_prober()
+        if self._dependencies is not None:
+            self._dependencies.look_later()
         if state in ENDED:
             self._alive.discard(instance)
             self._forget_if_removed(instance)
@@ -323,30 +340,81 @@ class Supervisor:
 
     def _act(self, instance: Instance, action: Action) -> None:
         match action:
+            case Action.AWAIT:
+                self._await_needs(instance)
+            case Action.AWAIT_AFRESH:
+                instance.history.forget()
+                self._await_needs(instance)
             case Action.SPAWN:
                 self._spawn(instance)
-            case Action.SPAWN_AFRESH:
-                instance.history.forget()
-                self._spawn(instance)
             case Action.ANNOUNCE:
-                self._emit(Ready(instance.spec.name, time.time()))
+                self._announce(instance)
             case Action.STOP:
                 self._send_stop(instance)
             case Action.KILL:
                 self._send_kill(instance)
             case Action.CANCEL:
                 instance.disarm()
+            case Action.NAME_NEED:
+                self._name_need(instance)
             case Action.NAME_LOST:
                 self._name_lost(instance)
 
+    # --- what it needs ---
+
+    def _specs(self) -> Iterable[ProcessSpec]:
+        return (instance.spec for instance in self.instances.values())
+
+    def _depend(self, specs: Iterable[ProcessSpec]) -> None:
+        """See to it that who needs something can wait for it."""
+        if self._dependencies is None and any(spec.needs or spec.services for spec in specs):
+            from procman.dependencies import Dependencies
+
+            self._dependencies = Dependencies(
+                self._loop, self.instances, self._needs_within_s, self._apply_late, self._notice
+            )
+
+    def _apply_late(self, instance: Instance, given: Input) -> None:
+        if given is Input.STOP:
+            self._last_stop_s = self._loop.now()
+            if self.is_ending and self._dependencies is not None and not self._dependencies.keeps_any:
+                self._leftovers.stop(self._groups())
+        self._apply(instance, given)
+
+    def _await_needs(self, instance: Instance) -> None:
+        instance.disarm()
+        if self._dependencies is None:
+            self._apply(instance, Input.NEEDS_READY)
+        else:
+            self._dependencies.await_needs(instance)
+
+    def missing(self, instance: Instance) -> list[str]:
+        """Return what `instance` waits for before it starts: process types and variables."""
+        return self._dependencies.missing(instance) if self._dependencies is not None else []
+
+    def _first_to_stop(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Return who is to be told now; those that others of them need are told behind these."""
+        if self._dependencies is None:
+            return list(instances)
+        return self._dependencies.first_to_stop(instances)
+
+    def _name_need(self, instance: Instance) -> None:
+        assert instance.fault is not None
+        instance.last_code = instance.fault.code
+        instance.status = ExitStatus(instance.fault.code, 0)
+        self._notice(instance.spec.name, f"cannot start: {instance.fault.text}")
+        self._end_run_if_ruled(instance, True)
+
+    # --- start, readiness ---
+
     def _spawn(self, instance: Instance) -> None:
         instance.disarm()
-        instance.status = None
+        instance.status = instance.fault = None
         instance.was_killed = instance.is_restart_asked = False
         instance.strays.clear()
         spec = instance.spec
         try:
-            env = self._environment(spec)
+            env = {**self._environment(spec), **self._notify_address(instance)}
             terminal = self._terminal and (instance.size or self._terminal)
             process = spawn(spec, env, terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
@@ -364,7 +432,92 @@ class Supervisor:
         if self._terminal is not None and process.slave_fd < 0:
             self._notice(spec.name, "no terminal is left on this system, so it got a pipe")
         self._read_output(instance)
-        self._apply(instance, Input.IS_READY)
+        if spec.ready is None:
+            self._apply(instance, Input.IS_READY)
+        elif self._multiplexer is not None:
+            self._begin_probe(instance)
+
+    def _notify_address(self, instance: Instance) -> dict[bytes, bytes]:
+        """Return NOTIFY_SOCKET of its own for one that tells itself when it is ready (sd_notify(3))."""
+        instance.close_notify()
+        if instance.spec.ready is None or not instance.spec.ready.is_told:
+            return {}
+        from procman.probes import NotifySocket
+
+        try:
+            instance.notify = NotifySocket(self._loop, self._mark["PROCMAN_RUN"], instance.spec.name)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            self._notice(instance.spec.name, f"no socket for its notifications: {reason}")
+            return {}
+        return encoded({"NOTIFY_SOCKET": instance.notify.address})
+
+    def _begin_probe(self, instance: Instance) -> None:
+        """Ask the process that was just spawned whether it is ready."""
+        spec, probe = instance.spec, instance.spec.ready
+        assert probe is not None
+        # The stop signal has a timer of its own, so this one ends with the state.
+        instance.arm(self._loop, probe.within_s, partial(self._on_ready_timeout, instance))
+        on_ready = partial(self._apply, instance, Input.IS_READY)
+        if instance.notify is not None:
+            instance.notify.on_ready = on_ready
+        if not probe.is_asked:
+            return
+        from procman.probes import begin_ready
+
+        instance.prober = begin_ready(
+            self._loop, probe, spec, self._environment(spec), self._reaper, instance.taps, on_ready
+        )
+
+    def _on_ready_timeout(self, instance: Instance) -> None:
+        assert instance.spec.ready is not None
+        if instance.state is State.STARTING:
+            asked = instance.prober or instance.notify
+            reason = f": {asked.reason}" if asked is not None and asked.reason else ""
+            fault = f"was not ready within {instance.spec.ready.within_s:g} s{reason}"
+            instance.fault = Fault(ReadinessTimeout.exit_code, fault)
+            self._notice(instance.spec.name, fault)
+            self._apply(instance, Input.READY_TIMEOUT)
+
+    def _announce(self, instance: Instance) -> None:
+        spec = instance.spec
+        self._emit(Ready(spec.name, time.time()))
+        if spec.ready is not None:
+            assert instance.process is not None
+            instance.disarm()
+            self._notice(spec.name, f"ready after {self._loop.now() - instance.process.started_s:.1f} s")
+        if spec.liveness is not None:
+            from procman.probes import begin_liveness
+
+            instance.prober = begin_liveness(
+                self._loop,
+                spec.liveness,
+                spec,
+                self._environment(spec),
+                self._reaper,
+                partial(self._on_unhealthy, instance),
+            )
+        self._announce_all_if_ready(instance)
+
+    def _on_unhealthy(self, instance: Instance, reason: str) -> None:
+        instance.fault = Fault(ReadinessTimeout.exit_code, f"is not healthy: {reason}", comes_back=True)
+        self._notice(instance.spec.name, instance.fault.text)
+        self._apply(instance, Input.UNHEALTHY)
+
+    def _announce_all_if_ready(self, instance: Instance) -> None:
+        """Tell once, when nobody is waited for any more, where everything is."""
+        if instance not in self._awaited:
+            return
+        del self._awaited[instance]
+        if self._awaited or self.is_ending:
+            return
+        places = [
+            f"{spec.name} http://localhost:{spec.port}"
+            for spec in self._specs()
+            if spec.port is not None and (uses_port(spec.command) or (spec.ready and spec.ready.is_of_own_port))
+        ]
+        where = f": {', '.join(places)}" if places else ""
+        self._notice(SYSTEM, f"all ready after {self._loop.now() - self._began_s:.1f} s{where}")
 
     def _environment(self, spec: ProcessSpec) -> dict[bytes, bytes]:
         """Return the whole environment of an instance. What all share is put together once: it names all types."""
@@ -395,8 +548,7 @@ class Supervisor:
         for pid in instance.strays:
             sweep.stop_pid(pid)
         self._emit(Stopping(spec.name, time.time(), spec.stop_signal))
-        if spec.grace_s != float("inf"):
-            instance.arm(self._loop, spec.grace_s, lambda: self._apply(instance, Input.GRACE_EXPIRED))
+        instance.arm(self._loop, spec.grace_s, lambda: self._apply(instance, Input.GRACE_EXPIRED))
 
     def _send_kill(self, instance: Instance) -> None:
         assert instance.process is not None
@@ -426,17 +578,17 @@ class Supervisor:
         if not instance.is_wanted:
             self._set_state(instance, State.EXITED)
         elif instance.is_restart_asked and self._stop_s is None:
-            self._set_state(instance, State.STARTING)
+            self._set_state(instance, State.PENDING)
             instance.history.forget()
-            self._spawn(instance)
+            self._await_needs(instance)
             return
         else:
-            self._decide_by_policy(instance, instance.status.code, ran_s)
+            self._decide_by_policy(instance, ran_s)
         self._end_if_over()
 
-    def _decide_by_policy(self, instance: Instance, code: int, ran_s: float) -> None:
+    def _decide_by_policy(self, instance: Instance, ran_s: float) -> None:
         spec = instance.spec
-        decision = decide(spec.restart, instance.history, code, ran_s, self._loop.now())
+        decision = decide(instance.policy, instance.history, instance.code, ran_s, self._loop.now())
         if decision.delay_s is not None and self._stop_s is None:
             self._set_state(instance, State.BACKOFF)
             self._emit(Restarting(spec.name, time.time(), decision.delay_s))
@@ -445,13 +597,16 @@ class Supervisor:
         self._set_state(instance, State.FAILED if decision.failed else State.EXITED)
         if decision.reason:
             self._emit(GaveUp(spec.name, time.time(), decision.reason))
+        if not decision.failed:
+            self._announce_all_if_ready(instance)
         self._end_run_if_ruled(instance, decision.failed)
 
     def _end_run_if_ruled(self, instance: Instance, failed: bool) -> None:
         on_exit = instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
-            self.stop(instance.status.code if failed else 0, f"{instance.spec.name} {ending_text(instance.status)}")
+            how = instance.fault.text if instance.fault else ending_text(instance.status)
+            self.stop(instance.code if failed else 0, f"{instance.spec.name} {how}")
 
     # --- ends ---
 
@@ -468,9 +623,9 @@ class Supervisor:
             self._on_gone(instance)
             return
         self._headless[instance] = None
-        if stays_down(instance.spec.restart, status.code) and instance.is_wanted and not instance.is_restart_asked:
+        if stays_down(instance.policy, instance.code) and instance.is_wanted and not instance.is_restart_asked:
             # The rest of its group has the grace time, but the others need not wait for that.
-            self._end_run_if_ruled(instance, status.code not in instance.spec.restart.ok_codes)
+            self._end_run_if_ruled(instance, instance.code not in instance.policy.ok_codes)
         self._apply(instance, Input.LEADER_EXIT)
         self._watch_headless()
 
@@ -493,11 +648,10 @@ class Supervisor:
         return group_exists(pgid) and (self._adopts or sweep.is_group_alive(pgid))
 
     def _ends_run(self, instance: Instance) -> bool:
-        spec, status = instance.spec, instance.status
-        assert status is not None
-        if not instance.is_wanted or instance.is_restart_asked or not stays_down(spec.restart, status.code):
+        on_exit, policy, code = instance.spec.on_exit, instance.policy, instance.code
+        if not instance.is_wanted or instance.is_restart_asked or not stays_down(policy, code):
             return False
-        return spec.on_exit == "stop" or (spec.on_exit == "fail" and status.code not in spec.restart.ok_codes)
+        return on_exit == "stop" or (on_exit == "fail" and code not in policy.ok_codes)
 
     def _find_strays(self, instance: Instance) -> list[int]:
         return self._leftovers.of_instance(instance.spec.name, self._groups())
@@ -529,8 +683,9 @@ class Supervisor:
             self._multiplexer.drain(instance.feed)
         if instance.keyboard is not None:
             instance.keyboard.close()
+        instance.close_notify()
         instance.process.close_slave()
-        instance.last_code = instance.status.code
+        instance.last_code = instance.code
         self._emit(Exited(instance.spec.name, time.time(), *instance.status))
         self._apply(instance, Input.EXIT)
 
@@ -540,14 +695,19 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
-            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
-                return  # the user has stopped them, and may want them back
+            if (self._is_scaled and not self.instances) or any(map(self._may_return, self.instances.values())):
+                return
             self._stop_s = self._loop.now()
-            failed = (i.status.code for i in self.instances.values() if i.state is State.FAILED and i.status)
+            failed = (i.code for i in self.instances.values() if i.state is State.FAILED and i.status)
             self.exit_code = next(failed, 0)
-        rest_s = self._stop_s + self._grace_s - self._loop.now()
+        rest_s = max(self._stop_s, self._last_stop_s) + self._grace_s - self._loop.now()
         lost = {i.process.pid for i in self.instances.values() if i.state is State.LOST and i.process}
         self._leftovers.end(rest_s, lost, self._finish)
+
+    def _may_return(self, instance: Instance) -> bool:
+        """Tell whether one that is down may be wanted again: the user has stopped it, or mends its files."""
+        is_watched = instance.spec.process_type in self._watched and instance.state is not State.LOST
+        return instance.is_held or is_watched
 
     def _finish(self) -> None:
         if self._is_over:

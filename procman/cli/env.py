@@ -15,7 +15,7 @@ from procman.config import SETTINGS
 from procman.errors import SourceRef, UsageMistake, did_you_mean, quoted
 from procman.formation import MAX_COUNT
 from procman.procfile import ProcessType
-from procman.spec import ProcessSpec, os_bytes, resolve, resolve_one_off
+from procman.spec import ProcessSpec, os_bytes, resolve, resolve_one_off, without_needs
 
 if TYPE_CHECKING:
     from procman.origins import Origin
@@ -71,10 +71,10 @@ def command(
 
 def _spec(app: App, instance: str | None) -> ProcessSpec:
     """Return what `start` would run as `instance`, or what `run` gives a command. Raises UsageMistake."""
-    types = app.procfile.types
+    types, settings = app.procfile.types, without_needs(app.settings)  # which change no variable
     if instance is None:
         entry = ProcessType("", "", SourceRef("command line"))
-        return resolve_one_off(entry, types, app.dotenv, app.settings, os.environ)
+        return resolve_one_off(entry, types, app.dotenv, settings, os.environ)
     names = [entry.name for entry in types]
     name, dot, number = instance.partition(".")
     if name not in names:
@@ -82,7 +82,7 @@ def _spec(app: App, instance: str | None) -> ProcessSpec:
     if dot and not (re.fullmatch("[1-9][0-9]{0,4}", number) and int(number) <= MAX_COUNT):
         raise UsageMistake(f"{quoted(instance)} is no instance", hint=f"write {name}.1, or {name}.2 for the second")
     counts = {known: int(number or 1) if known == name else 0 for known in names}  # of all: their order fixes the ports
-    return resolve(types, app.dotenv, counts, app.settings, os.environ)[-1]
+    return resolve(types, app.dotenv, counts, settings, os.environ)[-1]
 
 
 def _with_option(setter: Origin, paths: set[str]) -> Origin:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # typing's own constant would be an import on the start path
 def main() -> None:
     """Run the command line and exit by the table in docs/exit-codes.md; never a traceback."""
     _open_standard_streams()
+    os.environ.pop("NOTIFY_SOCKET", None)  # whoever started us waits there for us, not for our children (sd_notify(3))
     try:
         code = _run(sys.argv[1:])
     except KeyboardInterrupt:

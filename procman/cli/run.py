@@ -6,16 +6,21 @@ import errno
 import os
 import re
 import signal
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from procman.cli.app import App, enter, load_app, said_of_input
 from procman.cli.options import completing, given_of, input_options
-from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, SourceRef
+from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, ReadinessTimeout, SourceRef
 from procman.kernel import flush_standard_streams
 from procman.procfile import ProcessType
-from procman.spec import SHELL, ProcessSpec, encoded, os_bytes, resolve_one_off, with_arguments
+from procman.spec import SHELL, ProcessSpec, encoded, os_bytes, resolve_one_off, with_arguments, without_needs
+
+if TYPE_CHECKING:
+    from procman.protocols import BackingService
 
 COUNT = re.compile(r"[A-Za-z0-9_-]+=.*", re.DOTALL)
 PROGRAM = "\0program"  # stands behind `--`, which click removes
@@ -54,6 +59,7 @@ Examples:
 """,
 )
 @input_options
+@click.option("--no-needs", is_flag=True, help="Wait for no backing service.")
 @click.argument(
     "words",
     nargs=-1,
@@ -63,10 +69,11 @@ Examples:
     shell_complete=completing("one_off"),
 )
 @click.pass_context
-def command(context: click.Context, words: tuple[str, ...]) -> Any:
+def command(context: click.Context, no_needs: bool, words: tuple[str, ...]) -> Any:
     """Run one command exactly as the regular processes run: same environment, directory and shell.
 
-    A process type's name runs its entry, with further arguments appended. The exit code is the command's.
+    A process type's name runs its entry, with further arguments appended. The exit code is the command's. It waits for
+    the backing services that `needs` in procman.toml names: those of its entry, or else of all types.
     """
     is_program = words[0] == PROGRAM
     words = tuple(word for word in words if word != PROGRAM)
@@ -75,6 +82,8 @@ def command(context: click.Context, words: tuple[str, ...]) -> Any:
     if not is_program and COUNT.fullmatch(words[0]):
         return _start(context, list(words))
     app = load_app(given_of(context))
+    if no_needs:
+        app = app._replace(settings=without_needs(app.settings))
     for note in said_of_input(app):
         click.echo(f"procman: {note}", err=True)
     entry = None if is_program else next((known for known in app.procfile.types if known.name == words[0]), None)
@@ -85,7 +94,41 @@ def command(context: click.Context, words: tuple[str, ...]) -> Any:
     argv = spec.argv if entry else words
     if app.is_verbose:
         click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)
+    if spec.services:
+        _wait_for(spec.services, app.settings.needs_within_s)
     return _replace_self(spec, argv)
+
+
+def _wait_for(services: Sequence[BackingService], within_s: float) -> None:
+    """Wait until all backing services answer. Raises ReadinessTimeout."""
+    from procman.loop import Loop
+    from procman.protocols import named
+    from procman.services import ServiceWatch
+
+    loop = Loop()
+    reasons = dict.fromkeys(services, "")
+
+    def on_trouble(service: BackingService, reason: str) -> None:
+        reasons[service] = reason
+        click.echo(f"procman: waiting for {named(service)}: {reason}", err=True)
+
+    def on_ready(service: BackingService, waited_s: float) -> None:
+        if reasons.pop(service):
+            click.echo(f"procman: {named(service)} answers after {waited_s:.1f} s", err=True)
+        if not reasons:
+            loop.stop()
+
+    watches = [ServiceWatch(loop, each, partial(on_ready, each), partial(on_trouble, each)) for each in services]
+    if within_s != float("inf"):
+        loop.call_later(within_s, loop.stop)
+    try:
+        loop.run()
+    finally:
+        for watch in watches:
+            watch.close()
+        loop.close()
+    if late := [f"{named(service)} did not answer within {within_s:g} s: {why}" for service, why in reasons.items()]:
+        raise ReadinessTimeout("\n".join(late), hint="start it, or run the command with --no-needs")
 
 
 def _spec(app: App, entry: ProcessType) -> ProcessSpec:

@@ -36,6 +36,8 @@ Examples:
 @click.option("--on-exit", type=click.Choice(["stop", "fail", "ignore"]), help="What one's end means. [stop]")
 @click.option("--can-die", **TYPES, type=OfSetting("can_die"), help="Types whose end does not end the run.")
 @click.option("--restart", **TYPES, type=OfSetting("restart"), help="Types that come back after an end; `all` for all.")
+@click.option("--no-needs", is_flag=True, help="Bring and wait for nothing that `needs` names.")
+@click.option("--release", is_flag=True, help="Run the release step first, to its end.")
 @click.option("-q", "--quiet", **TYPES, type=OfSetting("quiet"), help="Types whose output is not shown.")
 @click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), help="[auto]")
 @click.option("--no-color", "--no-colour", is_flag=True, help="The same as --color never.")

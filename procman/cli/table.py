@@ -1,9 +1,9 @@
-"""The table of `procman ps`: columns that fit the terminal."""
+"""The table of `procman ps`: columns that fit the terminal; and a plain one."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 GAP = "  "
@@ -35,6 +35,25 @@ def table(instances: Sequence[Mapping[str, Any]], width: int, has_colour: bool =
     for at, row in enumerate(rows):
         colour = _colour(instances[at - 1], row["state"]) if has_colour and at else ""
         lines.append(_line(row, widths, colour))
+    return lines
+
+
+def columns(
+    rows: Sequence[Sequence[str]],
+    to_the_right: Collection[int] = (),
+    colours: Mapping[tuple[int, int], str] | None = None,
+) -> list[str]:
+    """Return the lines of a table as wide as it gets. `colours` are by row and column."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for at, row in enumerate(rows):
+        cells = []
+        for column, text in enumerate(row):
+            padding = " " * (widths[column] - _width(text))
+            colour = colours.get((at, column)) if colours else ""
+            shown = f"{colour}{text}{RESET}" if colour else text
+            cells.append(padding + shown if column in to_the_right else shown + padding)
+        lines.append(GAP.join(cells).rstrip())
     return lines
 
 

@@ -41,6 +41,17 @@ def inside(directory_fd: int) -> Iterator[None]:
         os.close(here)
 
 
+def running_elsewhere(directory: str) -> dict[str, int]:
+    """Return the process types that supervisors run here, each with the pid of its own."""
+    with contextlib.suppress(OSError):
+        claim = Claim(directory, 0)
+        try:
+            return claim.others()
+        finally:
+            os.close(claim.directory_fd)
+    return {}
+
+
 class Claim:
     """The right to run some process types here, held by a lock until the last process that has it open is gone."""
 
@@ -97,6 +108,11 @@ class Claim:
             names = ", ".join(f'"{name}"' for name in self.types)
             os.ftruncate(self.lock_fd, 0)
             os.pwrite(self.lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
+
+    def others(self) -> dict[str, int]:
+        """Return the process types that other supervisors run here, each with the pid of its supervisor."""
+        with self._all_locked():
+            return {name: pid for pid, names in self._others() for name in names}
 
     def release(self) -> None:
         """Remove our files. The lock itself goes with the last process that has it open."""

@@ -26,6 +26,12 @@ WHOLE = {
 }
 
 
+.fixture
+def app(app: App) -> App:
+    """`check` has nothing to warn of: dependencies are declared."""
+    app.write("requirements.txt", "")
+    return app
+
 def app_without(app: App, name: str) -> Path:
     """Write all files of an app but one; return the path of that one."""
     for other, text in WHOLE.items():

@@ -132,6 +132,7 @@ def test_env_files_of_a_settings_file_are_relative_to_it() -> None:
 
 def test_each_setting_has_its_variable() -> None:
     words = {"port": "1", "port_step": "1", "grace": "1s", "override": "no", "on_exit": "fail", "color": "never"}
+    words["needs_within"] = "2m"
     words |= {"log_memory": "1KiB", "log_memory_total": "1KiB", "log_size": "1MiB", "log_files": "2"}
     words |= dict.fromkeys(("timestamp", "prefix", "interpolate"), "yes")
     caller = {name: words.get(key, "x") for name, key in VARIABLES.items()}
@@ -173,6 +174,9 @@ VALUES: dict[str, tuple[str, Any]] = {
     "grace = '1.5 m'": ("grace_s", 90.0),
     "grace = '1h'": ("grace_s", 3600.0),
     "grace = '7'": ("grace_s", 7.0),
+    "needs_within = '2m'": ("needs_within_s", 120.0),
+    "needs_within = 0": ("needs_within_s", 0.0),
+    "needs_within = 'inf'": ("needs_within_s", math.inf),
     "override = false": ("dotenv_wins", False),
     "on_exit = 'fail'": ("on_exit", "fail"),
     "can_die = ['a', 'b']": ("can_die", ("a", "b")),
@@ -243,6 +247,8 @@ WRONG = [
     "log_memory = -1",
     "log_memory = '1.5'",
     "log_memory = '64x'",
+    "needs_within = -1",
+    "needs_within = 'soon'",
 ]
 
 
@@ -311,8 +317,18 @@ def test_process_sections() -> None:
         ("stop_signal = true", "stop_signal: expected a signal"),
         ("env = { A = 1 }", "env: expected a table of NAME = string"),
         ("env = { A-B = 'x' }", "env: expected a table of NAME = string"),
-        ("ready = 'tcp'", 'unknown key "ready"'),
-        ("needs = ['db']", 'unknown key "needs"'),
+        ("ready = 'tcp'", "ready: expected a table such as { http = "),
+        ("ready = 8080", "ready: expected a table such as"),
+        ("raedy = { port = true }", 'unknown key "raedy" — did you mean "ready"?'),
+        ("needs = [1]", "needs: expected a list of process types and variables, such as"),
+        ("needs = { db = 1 }", "needs: expected a list"),
+        ("watch = '*.py'", 'watch: expected a list of patterns of files inside the root, such as ["**/*.py"'),
+        ("watch = [1]", "watch: expected a list of patterns"),
+        ("watch = ['']", "watch: expected a list of patterns"),
+        ("watch = ['/etc/*']", "watch: expected a list of patterns"),
+        ("watch = ['a/../../b']", "watch: expected a list of patterns"),
+        ("phase = 'build'", 'phase: expected "release"'),
+        ("phase = ['release']", 'phase: expected "release"'),
     ],
 )
 def test_process_sections_wrong(text: str, problem: str) -> None:
@@ -333,6 +349,62 @@ def test_names_that_the_procfile_does_not_have() -> None:
         'procman.toml:3: unknown process type "all" — known: web, worker',
         'procman.toml:4: unknown process type "wokrer" — did you mean "worker"?',
     ]
+
+
+def problems_of(text: str, *names: str) -> list[str]:
+    """Return what is said of a settings file whose values all can be, beside a Procfile with these types."""
+    file = parse_settings(text.encode(), "procman.toml")
+    assert not file.problems
+    return [str(problem) for problem in name_problems(resolve_settings("/app", files=[file]), names)]
+
+
+def test_needs_that_nobody_can_meet() -> None:
+    text = """
+[process.web]
+needs = ["DATABASE_URL", "assets", "asets", "database_url", "_X", ""]
+[process.assets]
+needs = ["worker"]
+[process.WORKER]
+needs = []
+"""
+    assert problems_of(text, "web", "assets", "WORKER") == [
+        'procman.toml:3: unknown process type "asets" — did you mean "assets"?',
+        'procman.toml:3: unknown process type "database_url" — known: web, assets, WORKER',
+        'procman.toml:3: unknown process type "" — known: web, assets, WORKER',
+        'procman.toml:5: unknown process type "worker" — known: web, assets, WORKER',
+    ]
+
+
+def test_needs_in_a_circle() -> None:
+    text = """
+[process.web]
+grace = 1
+needs = ["DATABASE_URL", "assets"]
+[process.assets]
+needs = "css,web"
+[process.css]
+[process.clock]
+needs = ["clock"]
+"""
+    assert problems_of(text, "clock", "css", "assets", "web") == [
+        "procman.toml:9: needs go in a circle: clock → clock",
+        "procman.toml:6: needs go in a circle: assets → web → assets",
+    ]
+    straight = text.replace("css,web", "css").replace('["clock"]', "[]")
+    assert problems_of(straight, "clock", "css", "assets", "web") == []
+
+
+def test_each_key_of_a_section_has_its_line() -> None:
+    text = (
+        "[process.web]\ngrace = 1\n\nwatch = ['a/**']\nphase = 'release'\nneeds = 'A,b'\n"
+        "ready.port = 80\n[process.web.env]\nA = 'x'\n"
+    )
+    web = parse_settings(text.encode(), "procman.toml").processes["web"]
+    assert (web.watch, web.phase, web.needs) == (("a/**",), "release", ("A", "b"))
+    lines = {field: source.line for field, source in web.sources.items()}
+    assert lines == {"grace_s": 2, "watch": 4, "phase": 5, "needs": 6, "ready": 7, "env": 8}
+    assert web.source_of("grace_s") == ("procman.toml", 2, 0)
+    assert web.source_of("on_exit") == web.source == ("procman.toml", 1, 0)
 
 
 # --- .foreman --------------------------------------------------------------------------------------------------------

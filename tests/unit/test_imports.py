@@ -21,7 +21,8 @@ PACKAGE = REPOSITORY / "procman"
 # The floors of the architecture. A room may import the rooms named, and floor 0.
 FLOOR_0_TO_2 = (
     "procfile environment config settings_files formation ports spec origins heroku events lifecycle restart readiness "
-    "kernel loop process keyboard output ring probes services watch guard sweep sinks"
+    "kernel loop process keyboard output ring probes dialogue services watch guard sweep sinks "
+    "probe_settings needs parity"
 )
 ROOMS = {
     "__init__": "",
@@ -29,11 +30,17 @@ ROOMS = {
     "records": "",
     "procfile": "",
     "environment": "",
-    "config": "ports",
-    "settings_files": "config",
+    "config": "ports readiness needs",
+    "settings_files": "config probe_settings",
+    "probe_settings": "config ports readiness",
+    "needs": "",
+    "parity": "procfile environment protocols",
+    "requirements": "procfile config protocols",
+    "greetings": "",
+    "protocols": "greetings",
     "formation": "procfile",
     "ports": "",
-    "spec": "procfile environment config formation ports restart readiness",
+    "spec": "procfile environment config formation ports restart readiness requirements protocols",
     "origins": "procfile environment config spec",
     "heroku": "procfile environment",
     "kernel": "",
@@ -45,9 +52,11 @@ ROOMS = {
     "process": "spec loop",
     "keyboard": "loop process",
     "output": "events loop",
-    "probes": "loop process readiness",
-    "services": "loop readiness",
+    "probes": "dialogue kernel loop process protocols readiness spec",
+    "dialogue": "loop protocols",
+    "services": "loop protocols dialogue",
     "watch": "loop",
+    "reload": "config spec",
     "guard": "kernel sweep modes",
     "modes": "",
     "sweep": "kernel",
@@ -60,13 +69,15 @@ ROOMS = {
     "sinks/file": "events loop sinks/stream",
     "sinks/syslog": "events loop sinks/stream",
     "sinks/http": "events loop",
-    "supervisor": f"{FLOOR_0_TO_2} leftovers",
+    "instance": "spec lifecycle restart loop process keyboard output probes",
+    "dependencies": "events lifecycle loop protocols services instance",
+    "supervisor": f"{FLOOR_0_TO_2} instance dependencies leftovers",
     "leftovers": "loop process sweep",
     "control": "",
     "control/protocol": "events",
     "control/directory": "",
     "control/server": "__init__ control/directory control/protocol control/requests events loop sinks/stream",
-    "control/requests": "control/protocol control/server events lifecycle process ring supervisor",
+    "control/requests": "control/protocol control/server events lifecycle process reload ring instance supervisor",
     "control/client": "control/directory control/protocol",
     "control/viewer": "control/client control/protocol",
     "control/usage": "sweep",

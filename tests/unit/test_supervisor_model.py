@@ -29,6 +29,7 @@ from procman.leftovers import KILL_WAIT_S
 from procman.lifecycle import Input, State
 from procman.output import Multiplexer
 from procman.process import ExitStatus, Process, Reaper
+from procman.readiness import COMPLETED, PORT, Probe
 from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
 from procman.spec import ProcessSpec
 from procman.supervisor import Instance, Supervisor
@@ -202,7 +203,40 @@ NAMES = [one.name for one in SPECS]
 ALL_NAMES = [*NAMES, *(one.name for one in MORE)]
 
 
+LINE = SourceRef("procman.toml", 1)
+NEEDS = {"web": ("worker",), "last": ("web", "job")}
+PROBES = {
+    "worker": Probe(PORT, LINE, port=1, within_s=10.0),
+    "last": Probe(PORT, LINE, port=1, within_s=float("inf")),
+    "job": Probe(COMPLETED, LINE, within_s=float("inf")),
+}
+
+
+def dependent(specs: list[ProcessSpec]) -> list[ProcessSpec]:
+    return [
+        one._replace(needs=NEEDS.get(one.process_type, ()), ready=PROBES.get(one.process_type)) for one in specs
+    ]
+
+
+class MadeUpProber:
+    """Says that an instance is ready when the model wants it to."""
+
+    reason = "nobody listens"
+
+    def __init__(self, on_ready: Callable[[], None]) -> None:
+        self.on_ready = on_ready
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+
 class SupervisorModel(RuleBasedStateMachine):
+    specs = SPECS
+    more = MORE
+    up = (State.READY,)
+    longest_s = GRACE_S + 4 * KILL_WAIT_S + 1  # from the stop to the end
+
     @initialize(adopts=st.booleans(), fails=st.sampled_from([0, 0, 0, 1, 5]))
     def begin(self, adopts: bool, fails: int) -> None:
         self.world = World(adopts)
@@ -223,10 +257,16 @@ class SupervisorModel(RuleBasedStateMachine):
         self.stop_asked = False
         self.has_thawed = False
         self.asked_back: set[str] = set()  # who was told to come back, and has not yet
-        self.supervisor = Supervisor(self.loop, SPECS, {}, RUN, None, GRACE_S, self.on_end)
+        self.probers: list[MadeUpProber] = []
+        self.patches.enter_context(mock.patch("procman.probes.begin_ready", self.begin_ready))
+        self.supervisor = Supervisor(self.loop, self.specs, {}, RUN, None, GRACE_S, self.on_end)
         self.supervisor._emit = self.on_event  # type: ignore[method-assign]
         self.supervisor.start()
         self.supervisor.attach(Multiplexer(self.loop, self.on_event, lambda: False, prompt_s=1.0))
+
+    def begin_ready(self, *arguments: Any) -> MadeUpProber:
+        self.probers.append(MadeUpProber(arguments[-1]))
+        return self.probers[-1]
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -236,6 +276,7 @@ class SupervisorModel(RuleBasedStateMachine):
         if isinstance(event, Started):
             self.asked_back.discard(event.name)
             assert self.strays_of(event) == [], f"{event.name} starts beside what it left behind"
+            assert not self.missing(self.supervisor.instances[event.name]), f"{event.name} starts without its needs"
             open_starts = [e for e in self.events if isinstance(e, Started | Exited) and e.name == event.name]
             kinds = [type(e) for e in open_starts]
             assert all(a is not b for a, b in itertools.pairwise(kinds)), f"{event.name} doubled: {kinds}"
@@ -250,6 +291,16 @@ class SupervisorModel(RuleBasedStateMachine):
             and proc.group not in leaders
             and not proc.is_frozen
             and (proc.parent == US or not self.world.adopts)
+        ]
+
+    def missing(self, instance: Instance) -> list[Instance]:
+        """Who is needed and neither up nor done."""
+        return [
+            one
+            for one in self.supervisor.instances.values()
+            if one.spec.process_type in instance.spec.needs
+            and not one.is_removed
+            and not (one.state is State.READY or (one.state is State.EXITED and not one.is_held and one.last_code == 0))
         ]
 
     def on_end(self) -> None:
@@ -281,7 +332,7 @@ class SupervisorModel(RuleBasedStateMachine):
         if was_stopping or self.is_stopping:
             return
         if before in (State.EXITED, State.FAILED, State.BACKOFF) and wish in (Input.START, Input.RESTART) and not fails:
-            assert instance.state is State.READY
+            assert instance.state in self.up
         if before is State.READY and wish is not Input.START:
             assert instance.state is State.STOPPING
         if before is State.READY and wish is Input.START:
@@ -301,12 +352,21 @@ class SupervisorModel(RuleBasedStateMachine):
                 self.asked_back.add(one.spec.name)
         getattr(self.supervisor, f"{wish}_instances")(found)
         if wish == "stop" and not self.is_stopping:
-            assert all(one.state in (State.STOPPING, State.EXITED, State.FAILED, State.LOST) for one in found)
+            down = (State.STOPPING, State.EXITED, State.FAILED, State.LOST)
+            assert all(one.state in down or self.is_needed(one) for one in found)
 
-    @rule(specs=st.lists(st.sampled_from([*SPECS, *MORE]), unique_by=lambda one: one.name))
+    def is_needed(self, instance: Instance) -> bool:
+        """Whether one that has a process, and stops too, needs it."""
+        return any(
+            instance.spec.process_type in one.spec.needs and one.state in (State.STARTING, State.READY, State.STOPPING)
+            for one in self.supervisor.instances.values()
+        )
+
+    @rule(chosen=st.lists(st.integers(0, len(ALL_NAMES) - 1), unique=True))
     @precondition(lambda self: not self.is_stopping)
-    def scales(self, specs: list[ProcessSpec]) -> None:
+    def scales(self, chosen: list[int]) -> None:
         counted.steps += 1
+        specs = [[*self.specs, *self.more][at] for at in chosen]
         if not self.random_chance(3):
             return
         before = {name: one.state for name, one in self.supervisor.instances.items() if not one.is_removed}
@@ -400,6 +460,13 @@ class SupervisorModel(RuleBasedStateMachine):
         for proc in self.world.living():
             proc.is_frozen = False
 
+    @rule(at=st.integers(0, 30))
+    def becomes_ready(self, at: int) -> None:
+        counted.steps += 1
+        asked = [prober for prober in self.probers if prober.is_open]
+        if asked:
+            asked[at % len(asked)].on_ready()
+
     @rule(count=st.integers(1, 6))
     def spawns_will_fail(self, count: int) -> None:
         counted.steps += 1
@@ -441,6 +508,7 @@ class SupervisorModel(RuleBasedStateMachine):
     def states_are_true(self) -> None:
         if not hasattr(self, "supervisor") or self.world.is_child_signal_due:
             return  # the supervisor cannot know yet
+        self.loop._finish_turn()
         for instance in self.supervisor.instances.values():
             self.state_is_true(instance)
 
@@ -451,11 +519,19 @@ class SupervisorModel(RuleBasedStateMachine):
         timer = instance.timer
         has_timer = timer is not None and timer.callback is not None
         match state:
+            case State.PENDING:
+                assert self.missing(instance), f"{name} waits for nobody"
+                assert not self.is_stopping, f"{name} waits in a run that stops"
             case State.STARTING:
-                pytest.fail(f"{name} is still starting: nothing here takes time")
+                assert instance.spec.ready is not None, f"{name} is still starting: nothing here takes time"
+                assert group in {proc.pid for proc in members}, f"{name} is starting and has no process"
+                is_asked = instance.prober is not None and instance.prober.is_open  # type: ignore[union-attr]
+                assert is_asked == instance.spec.ready.is_asked
+                assert not self.is_stopping or self.is_needed(instance), f"{name} is up in a run that stops"
             case State.READY:
                 assert group in {proc.pid for proc in members}, f"{name} is ready and has no process"
-                assert not self.is_stopping, f"{name} is up in a run that stops"
+                assert not self.is_stopping or self.is_needed(instance), f"{name} is up in a run that stops"
+                assert not has_timer
             case State.STOPPING:
                 assert has_timer, f"{name} is stopping for ever"
                 own = [proc for proc in self.world.living() if proc.group == group or proc.pid in instance.strays]
@@ -474,11 +550,14 @@ class SupervisorModel(RuleBasedStateMachine):
 
     @invariant()
     def who_was_asked_comes_back(self) -> None:
+        if hasattr(self, "supervisor"):
+            self.loop._finish_turn()
         if hasattr(self, "supervisor") and not self.is_stopping:
             for name in self.asked_back:
                 one = self.instance(name)
                 assert one is not None, f"{name} should have come back, and is forgotten"
-                assert one.state in (State.STOPPING, State.LOST), f"{name} should have come back"
+                waits = one.state is State.PENDING and self.missing(one)
+                assert waits or one.state in (State.STOPPING, State.LOST), f"{name} should have come back"
 
     @invariant()
     def run_ends_when_nothing_is_left(self) -> None:
@@ -514,7 +593,7 @@ class SupervisorModel(RuleBasedStateMachine):
             if not self.ends:
                 self.loop.pass_time(0.25)
             took_s = self.loop.clock.now_s - began_s
-            assert took_s < GRACE_S + 4 * KILL_WAIT_S + 1, f"it hangs: {self.states()} {self.world.procs}"
+            assert took_s < self.longest_s, f"it hangs: {self.states()} {self.world.procs}"
         assert self.ends == 1
         left = self.world.living()
         # One that was frozen until the run had given it up has its SIGKILL, and dies of it as soon as it is scheduled.
@@ -544,6 +623,29 @@ class SupervisorModel(RuleBasedStateMachine):
         return {one.spec.name: one.state for one in self.supervisor.instances.values()}
 
 
+class DependentModel(SupervisorModel):
+    """The same where some need others, and not all are ready at once."""
+
+    specs = dependent(SPECS)
+    more = dependent(MORE)
+    up = (State.READY, State.STARTING, State.PENDING)
+    longest_s = 3 * (GRACE_S + KILL_WAIT_S) + 4 * KILL_WAIT_S + 1  # they stop one after the other
+
+    @rule()
+    @precondition(lambda self: not self.is_stopping)
+    def nobody_stops_before_who_needs_it(self) -> None:
+        """Asked to stop, who is needed by a process that is there goes on."""
+        counted.steps += 1
+        if not self.random_chance(6):
+            return
+        self.stop_asked = True
+        alive = [one for one in self.supervisor.instances.values() if one.state in (State.STARTING, State.READY)]
+        kept = [one for one in alive if self.is_needed(one)]
+        self.supervisor.stop(0, "the model says so")
+        for one in alive:
+            assert (one.state is State.STOPPING) == (one not in kept), f"{one.spec.name} is {one.state}"
+
+
 @pytest.fixture
 def quiet_signals() -> Iterator[None]:
     """The loop takes SIGCHLD for itself; give it back."""
@@ -553,7 +655,8 @@ def quiet_signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quiet_signals")
-def test_any_order_of_things(record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("model", [SupervisorModel, DependentModel], ids=["alone", "dependent"])
+def test_any_order_of_things(model: type[SupervisorModel], record_property: Callable[[str, object], None]) -> None:
     counted.steps = 0
     rounds = 0
     few = settings(
@@ -568,7 +671,7 @@ def test_any_order_of_things(record_property: Callable[[str, object], None]) -> 
     record_property("PROCMAN_MODEL_SEED", SEED)  # tests/conftest.py prints it
     try:
         while counted.steps < STEPS:
-            machine: Any = seed(SEED + rounds)(type("SupervisorModel", (SupervisorModel,), {}))
+            machine: Any = seed(SEED + rounds)(type("Model", (model,), {}))
             stateful.run_state_machine_as_test(machine, settings=few)
             rounds += 1
     except BaseException as error:
