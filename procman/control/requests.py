@@ -127,7 +127,8 @@ class Requests:
         return True
 
     def _done(self, instances: Sequence[Instance]) -> Message:
-        return {"done": True, "instances": [record_of(instance) for instance in instances]}
+        records = [record_of(instance, self._supervisor.missing(instance)) for instance in instances]
+        return {"done": True, "instances": records}
 
     # --- requests ---
 
@@ -410,9 +411,11 @@ def type_in(name: str) -> str:
 
 
 def _why_never_ready(instance: Instance, ends: bool) -> str:
-    """Return what keeps it from ever becoming ready by itself; "" if nothing does. In a run that `ends` all are stopped."""
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does. A run that `ends` stops all."""
     match instance.state:
         case State.FAILED:
+            if instance.fault is not None:
+                return f"failed: {instance.fault.text}"
             code = "" if instance.last_code is None else f" with code {instance.last_code}"
             return f"failed{code}"
         case State.LOST:
@@ -427,7 +430,7 @@ def is_down(instance: Instance) -> bool:
     return instance.process is None or instance.state in (*ENDED, State.BACKOFF, State.PENDING)
 
 
-def record_of(instance: Instance) -> Message:
+def record_of(instance: Instance, waits_for: Sequence[str]) -> Message:
     """Return an instance as clients see it."""
     spec, process = instance.spec, instance.process
     is_there = process is not None and not is_down(instance)
@@ -444,6 +447,7 @@ def record_of(instance: Instance) -> Message:
         "code": instance.last_code,
         "command": spec.command,
         "has_terminal": process is not None and is_there and process.slave_fd >= 0,
+        "waits_for": list(waits_for),
     }
 
 
