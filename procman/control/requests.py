@@ -30,7 +30,7 @@ class Requests:
     """Handles the requests of all clients.
 
     `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
-    `reload` reads all files again, or raises what makes that impossible.
+    `plan_reload` reads all files again, and does likewise.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Requests:
         ring: Ring,
         types: Sequence[str],
         plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
-        reload: Callable[[], Outcome],
+        plan_reload: Callable[[], Callable[[], Outcome]],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
         self._plan_scale = plan_scale
-        self._reload = reload
+        self._plan_reload = plan_reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -220,9 +220,12 @@ class Requests:
 
     def _on_reload(self, request: Message, connection: Connection) -> None:
         self._check_runs()
+        reload = self._plan_reload()
+        if self._is_only_checked(request, connection):
+            return
         before = dict(self._supervisor.instances)
         spawns = {instance: instance.spawn_count for instance in before.values()}
-        outcome = self._reload()
+        outcome = reload()
         leaving = [before[name] for name in outcome.changes.stopped]
         coming = [*outcome.changes.started, *outcome.changes.restarted]
 
