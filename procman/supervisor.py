@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from procman import lifecycle, sweep
@@ -93,6 +93,7 @@ class Supervisor:
         self._killed: list[str] = []
         self._lost: list[str] = []
         self._is_scaled = False
+        self._watched: Collection[str] = ()  # process types that a changed file starts again
         self._is_over = False
 
     # --- from outside ---
@@ -263,6 +264,23 @@ class Supervisor:
             elif self.instances[name].is_removed:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
+
+    def replace(self, specs: Sequence[ProcessSpec], restarted: Collection[str], file_limit: int | None) -> None:
+        """Make `specs` the formation, as `scale` does; who runs on takes its new spec, and `restarted` begin anew.
+
+        One that the user has stopped stays down.
+        """
+        for spec in specs:
+            if spec.name in self.instances:
+                self.instances[spec.name].spec = spec
+        self.scale(specs, file_limit)
+        named = [self.instances[name] for name in restarted if name in self.instances]
+        self.restart_instances(instance for instance in named if not instance.is_held)
+
+    def watch_types(self, types: Collection[str]) -> None:
+        """Make `types` those that a changed file starts again: the run does not end while one of them is down."""
+        self._watched = types
+        self._end_if_over()
 
     def keyboard_of(self, instance: Instance) -> Keyboard | None:
         """Return what types at the instance's terminal; None if it has none, or no process."""
@@ -677,14 +695,19 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
-            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
-                return  # the user has stopped them, and may want them back
+            if (self._is_scaled and not self.instances) or any(map(self._may_return, self.instances.values())):
+                return
             self._stop_s = self._loop.now()
             failed = (i.code for i in self.instances.values() if i.state is State.FAILED and i.status)
             self.exit_code = next(failed, 0)
         rest_s = max(self._stop_s, self._last_stop_s) + self._grace_s - self._loop.now()
         lost = {i.process.pid for i in self.instances.values() if i.state is State.LOST and i.process}
         self._leftovers.end(rest_s, lost, self._finish)
+
+    def _may_return(self, instance: Instance) -> bool:
+        """Tell whether one that is down may be wanted again: the user has stopped it, or mends its files."""
+        is_watched = instance.spec.process_type in self._watched and instance.state is not State.LOST
+        return instance.is_held or is_watched
 
     def _finish(self) -> None:
         if self._is_over:

@@ -20,6 +20,7 @@ COMMANDS = {
     "attach": "procman.cli.attach",
     "stop": "procman.cli.stop",
     "restart": "procman.cli.restart",
+    "reload": "procman.cli.reload",
     "scale": "procman.cli.scale",
     "signal": "procman.cli.signal",
     "wait": "procman.cli.wait",

@@ -13,6 +13,7 @@ from procman.events import SYSTEM
 from procman.instance import Instance
 from procman.lifecycle import ENDED, State
 from procman.process import Terminal
+from procman.reload import Outcome
 from procman.ring import Ring
 from procman.supervisor import Supervisor
 
@@ -29,6 +30,7 @@ class Requests:
     """Handles the requests of all clients.
 
     `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
+    `reload` reads all files again, or raises what makes that impossible.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Requests:
         ring: Ring,
         types: Sequence[str],
         plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
+        reload: Callable[[], Outcome],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
         self._plan_scale = plan_scale
+        self._reload = reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -51,6 +55,7 @@ class Requests:
             "start": self._start,
             "restart": self._restart,
             "scale": self._on_scale,
+            "reload": self._on_reload,
             "signal": self._signal,
             "wait": self._on_wait,
             "logs": self._logs,
@@ -210,6 +215,27 @@ class Requests:
             return None
         reply = self._look_up(staying)
         return self._done([i for i in instances if not i.is_removed]) if reply and "done" in reply else reply
+
+    def _on_reload(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        before = dict(self._supervisor.instances)
+        spawns = {instance: instance.spawn_count for instance in before.values()}
+        outcome = self._reload()
+        leaving = [before[name] for name in outcome.changes.stopped]
+        coming = [*outcome.changes.started, *outcome.changes.restarted]
+
+        def look() -> Message | None:
+            instances = [found for name in coming if (found := self._supervisor.instances.get(name)) is not None]
+            if outcome.is_waiting() or any(instance.state not in ENDED for instance in leaving):
+                return None
+            if lost := [instance.spec.name for instance in leaving if instance.state is State.LOST]:
+                return {"error": f"{', '.join(lost)} could not be killed", "code": EXIT_KILLED}
+            reply = self._look_up(instances, {instance: spawns.get(instance, 0) for instance in instances})
+            if reply is None or "error" in reply:
+                return reply
+            return {**self._done(self._instances({})), **outcome.changes._asdict(), "notes": outcome.notes}
+
+        self._wait(connection, look)
 
     def _counts(self, asked: Any) -> dict[str, int]:
         """Return the count of every type that is asked for: a number, or "+2" and "-1" from what there is."""

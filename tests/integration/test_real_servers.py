@@ -1,4 +1,4 @@
-"""Backing services: the real servers of tests/support/servers.py are asked, also while they start, and through a proxy
+"""Backing services: the real servers of tests/support/real_servers.py are asked, also while they start, and through a proxy
 that delays, refuses, half-answers and speaks the wrong protocol (issue "one side file", backing services).
 """
 
