@@ -25,7 +25,7 @@ from tests.support import proxy as proxies
 from tests.support.app import CEILING_S, App, Run
 from tests.support.ports import port_block
 from tests.support.proxy import Behaviour, Proxy
-from tests.support.servers import PASSWORD, SECRETS, SERVERS, USER, Nginx, Server, speaks_tls
+from tests.support.real_servers import PASSWORD, SECRETS, SERVERS, USER, Nginx, Server, speaks_tls
 
 PAUSE_S = 0.01  # between two questions to a server that starts
 SHORT_S = 0.3  # given to who will not answer
