@@ -1,5 +1,5 @@
-"""Backing services: the real servers of tests/support/real_servers.py are asked, also while they start, and through a proxy
-that delays, refuses, half-answers and speaks the wrong protocol (issue "one side file", backing services).
+"""Backing services: the servers of tests/support/real_servers.py are asked, also while they start, and through a proxy that
+delays, refuses, half-answers and speaks the wrong protocol (issue "one side file", backing services).
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def followed(server: Server, proxy: Proxy) -> Subject:
             verdict, _ = ask(server.urls[kind])
             verdicts[kind].append(verdict)
             if verdict.is_ok:
-                was_usable[kind] = server.is_usable() and (server.tls_port != port_of(server, kind) or speaks_tls(server.tls_port))
+                is_tls = port_of(server, kind) == server.tls_port
+                was_usable[kind] = server.is_usable() and (speaks_tls(server.tls_port) if is_tls else True)
         if is_held and all(count_starting(told) >= 3 for told in verdicts.values()):
             was_usable_when_held = server.is_usable()
             server.release()
