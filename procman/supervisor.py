@@ -16,6 +16,7 @@ from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
 from procman.loop import Loop
+from procman.ports import uses_port
 from procman.process import (
     ExitStatus,
     Reaper,
@@ -26,7 +27,6 @@ from procman.process import (
     spawn,
     stop_group,
 )
-from procman.ports import uses_port
 from procman.restart import decide, stays_down
 from procman.spec import ProcessSpec, encoded
 
@@ -233,6 +233,8 @@ class Supervisor:
         self._bring_up(instances, Input.RESTART)
 
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
+        if self.is_ending:
+            return  # nothing begins in a run that ends
         for instance in list(instances):
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
@@ -310,8 +312,8 @@ class Supervisor:
     # --- the table (lifecycle.py) ---
 
     def _apply(self, instance: Instance, given: Input) -> None:
-        if given in (Input.START, Input.RESTART) and self._stop_s is not None:
-            return  # nothing begins in a run that ends
+        if given in (Input.START, Input.RESTART) and self.is_ending:
+            return
         row = lifecycle.row(instance.state, given)
         if row is None:
             return

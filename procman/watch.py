@@ -39,7 +39,7 @@ def expression(pattern: str) -> str:
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if not parts or pattern.endswith("/"):
         parts.append("**")
-    words = []
+    words: list[str] = []
     for at, part in enumerate(parts):
         if part != "**":
             words.append(_component(part) + ("" if at == len(parts) - 1 else "/"))
@@ -55,7 +55,7 @@ def _is_glob(text: str) -> bool:
 
 
 def _component(part: str) -> str:
-    words = []
+    words: list[str] = []
     at = 0
     while at < len(part):
         char = part[at]
@@ -318,8 +318,8 @@ class _Search:
                     found[name] = types
         kept = self._wanted(list(found)) if found else []
         if kept:
-            types = dict.fromkeys(of for name in kept for of in found[name])
-            self._tell(Change(tuple(types), tuple(kept)))
+            concerned = dict.fromkeys(of for name in kept for of in found[name])
+            self._tell(Change(tuple(concerned), tuple(kept)))
 
     def _names(self, changes: Iterable[tuple[Any, str]]) -> Iterator[str]:
         """Yield the changed files, relative to the root; of a directory that has appeared all that are in it."""
@@ -385,15 +385,17 @@ def ignored_by_git(root: str, names: Sequence[str]) -> set[str] | None:
     """
     ignored: set[str] = set()
     left = list(names)
+    has_answered = False
     for _ in range(MAX_REFUSED_PATHS):
         answers = _ask_git(root, left)
         if answers is None:
             return None
+        has_answered = has_answered or bool(answers)
         ignored.update(name for name, is_ignored in zip(left, answers, strict=False) if is_ignored)
         left = left[len(answers) + 1 :]
         if not left:
-            return ignored
-    return None
+            break
+    return ignored if has_answered and not left else None
 
 
 def _ask_git(root: str, names: Sequence[str]) -> list[bool] | None:

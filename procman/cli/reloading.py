@@ -31,7 +31,6 @@ from procman.spec import ProcessSpec, after_release, release_types, resolve, wit
 from procman.supervisor import Supervisor
 from procman.watch import SettingsWatch
 
-
 NOBODY = f"{ALL}=0"
 
 
@@ -243,7 +242,8 @@ class ChangedFiles:
         self._watch.close()
 
     def _look(self) -> None:
-        changed, gone = [], []
+        changed: list[str] = []
+        gone: list[str] = []
         try:
             with inside(self._origin.directory_fd):
                 found = {path: _now(path) for path in self._paths}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from procman.config import Settings
 from procman.errors import ConfigError
-from procman.loop import Loop
 from procman.instance import Instance
+from procman.loop import Loop
 from procman.supervisor import Supervisor
 from procman.watch import Watcher, compiled, is_installed
 
@@ -33,7 +33,7 @@ def check_watch(settings: Settings) -> None:
             try:
                 compiled([pattern])
             except ValueError as error:
-                faults.append(f"{source}: watch: {ascii(pattern)} is no pattern: {error}")
+                faults.append(f"{source}: watch: {pattern!a} is no pattern: {error}")
     if faults:
         raise ConfigError("\n".join(faults))
 

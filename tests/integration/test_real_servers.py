@@ -1,5 +1,5 @@
-"""Backing services: the real servers of tests/support/real_servers.py are asked, also while they start, and through a proxy
-that delays, refuses, half-answers and speaks the wrong protocol (issue "one side file", backing services).
+"""Backing services: the servers of tests/support/real_servers.py are asked, also while they start, and through a proxy that
+delays, refuses, half-answers and speaks the wrong protocol (issue "one side file", backing services).
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from procman.loop import Loop
 from procman.protocols import Verdict, backing_service
 from procman.services import ServiceWatch
 from tests.support import proxy as proxies
-from tests.support.app import CEILING_S
+from tests.support.app import CEILING_S, App, Run
 from tests.support.ports import port_block
 from tests.support.proxy import Behaviour, Proxy
 from tests.support.real_servers import PASSWORD, SECRETS, SERVERS, USER, Nginx, Server, speaks_tls
@@ -166,7 +167,8 @@ def followed(server: Server, proxy: Proxy) -> Subject:
             verdict, _ = ask(server.urls[kind])
             verdicts[kind].append(verdict)
             if verdict.is_ok:
-                was_usable[kind] = server.is_usable() and (server.tls_port != port_of(server, kind) or speaks_tls(server.tls_port))
+                is_tls = port_of(server, kind) == server.tls_port
+                was_usable[kind] = server.is_usable() and (speaks_tls(server.tls_port) if is_tls else True)
         if is_held and all(count_starting(told) >= 3 for told in verdicts.values()):
             was_usable_when_held = server.is_usable()
             server.release()
@@ -342,6 +344,72 @@ def test_status(subject: Subject) -> None:
     verdict, _ = ask(url.replace(f":{subject.server.port}", f":{subject.server.closed_port}"))
     assert not verdict.is_ok
     assert "503" in verdict.reason
+
+
+# --- by the real command line ---
+
+
+def needing(app: App, url: str) -> App:
+    return app(
+        "web: echo up; exec sleep 1000\ntask: echo done\n",
+        dotenv=f"SERVICE_URL='{url}'\n",
+        procman__toml='[process.web]\nneeds = ["SERVICE_URL"]\n[process.task]\nneeds = ["SERVICE_URL"]\n',
+    )
+
+
+def shows_no_secret(run: Run) -> bool:
+    shown = f"{run.text}{run.err_text}{run.events}"
+    return not any(secret in shown for secret in SECRETS)
+
+
+@each_server
+def test_start_waits_for_it(app: App, subject: Subject) -> None:
+    """And when the variable names another place, nothing else has to change."""
+    kind = subject.server.url_kinds[-1]
+    run = needing(app, subject.through(kind, proxies.HANG_UP)).start("web")
+    subject.proxy.wait_connection()
+    honest_at = time.time()
+    subject.proxy.behave(proxies.HONEST)
+    assert run.wait_for("started", "web.1").at >= honest_at
+    run.wait_output("up", "web.1")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert shows_no_secret(run)
+    subject.proxy.behave(proxies.REFUSE)
+    app.write(".env", f"SERVICE_URL='{subject.server.urls['plain']}'\n")
+    swapped = app.start("web")
+    swapped.wait_output("up", "web.1")
+    swapped.signal(signal.SIGTERM)
+    assert swapped.wait() == 0
+
+
+@each_server
+def test_run_waits_for_it(app: App, subject: Subject) -> None:
+    kind = subject.server.url_kinds[-1]
+    run = needing(app, subject.through(kind, proxies.HANG_UP)).procman("run", "task")
+    subject.proxy.wait_connection()
+    assert run.out == b""
+    subject.proxy.behave(proxies.HONEST)
+    assert run.wait() == 0
+    assert run.text == "done\n"
+    assert shows_no_secret(run)
+
+
+@each_server
+def test_services_shows_it(app: App, subject: Subject) -> None:
+    kind = subject.server.url_kinds[-1]
+    url = subject.through(kind, proxies.HONEST)
+    run = needing(app, url).call("services")
+    assert run.code == 0, run.err_text
+    service = backing_service("SERVICE_URL", url)
+    for wanted in ("SERVICE_URL", service.kind, service.where):
+        assert wanted in run.text
+    assert PASSWORD not in run.text + run.err_text
+    subject.proxy.behave(proxies.REFUSE)
+    run = app.call("services")
+    assert run.code != 0
+    assert "refused" in run.text + run.err_text
+    assert PASSWORD not in run.text + run.err_text
 
 
 def test_the_secrets_are_in_the_urls() -> None:

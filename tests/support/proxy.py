@@ -14,7 +14,6 @@ import select
 import socket
 import struct
 import threading
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.support.app import CEILING_S
@@ -87,7 +86,7 @@ class Proxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.behave(REFUSE)
 
     def behave(self, behaviour: Behaviour) -> None:

@@ -27,7 +27,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Self
 
 from tests.support.app import CEILING_S
@@ -97,7 +96,7 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         left = self.close()
         if error is None:
             assert left == {}, f"{self.name} left behind"
@@ -175,8 +174,9 @@ class Server:
     def _argv(self, program: str, *arguments: object) -> list[str]:
         found = find(program)
         assert found is not None, program
-        rights = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"] if _IS_ROOT and not self.needs_root else []
-        return ["setpriv", "--pdeathsig", "KILL", *rights, found, *map(str, arguments)]
+        rights = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+        drop = rights if _IS_ROOT and not self.needs_root else []
+        return ["setpriv", "--pdeathsig", "KILL", *drop, found, *map(str, arguments)]
 
     def _spawn(self, program: str, *arguments: object, **environment: str) -> None:
         with open(self.log_directory / f"{program}.out", "ab") as log:
@@ -324,7 +324,8 @@ class MariaDB(Server):
 
     def prepare(self) -> None:
         data = f"--datadir={self.directory}/data"
-        self._run("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db")
+        options = ("--auth-root-authentication-method=normal", "--skip-test-db")
+        self._run("mariadb-install-db", "--no-defaults", data, *options)
 
     def start(self) -> None:
         here = self.directory
@@ -532,19 +533,20 @@ class Postfix(Server):
         self._write(
             "etc/main.cf",
             f"compatibility_level = 3.6\nqueue_directory = {here}/queue\ndata_directory = {here}/data\n"
-            "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nshlib_directory = /usr/lib/postfix\n"
-            "meta_directory = /etc/postfix\nmail_owner = postfix\nsetgid_group = postdrop\n"
+            "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\n"
+            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\nsetgid_group = postdrop\n"
             f"maillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
             "inet_protocols = ipv4\ninet_interfaces = 127.0.0.1\nmyhostname = elsewhere.test\nmydestination =\n"
             "alias_maps =\nlocal_recipient_maps =\n"
-            f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {here}/tls.crt\nsmtpd_tls_key_file = {here}/tls.key\n",
+            "smtpd_tls_security_level = may\n"
+            f"smtpd_tls_cert_file = {here}/tls.crt\nsmtpd_tls_key_file = {here}/tls.key\n",
         )
         self._write(
             "etc/master.cf",
             f"{HOST}:{self.port} inet n - n - - smtpd -v\n"
             f"{HOST}:{self.tls_port} inet n - n - - smtpd -v -o smtpd_tls_wrappermode=yes\n"
-            "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\nrewrite unix - - n - - trivial-rewrite\n"
-            "cleanup unix n - n - 0 cleanup\nproxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
+            "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\n"
+            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\nproxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
         )
 
     def start(self) -> None:
@@ -602,7 +604,8 @@ class Nginx(Server):
 
     def start(self) -> None:
         here = self.directory
-        self._spawn("nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/log/error.log", "-g", "error_log log/error.log info;")
+        log = f"{here}/log/error.log"
+        self._spawn("nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", log, "-g", f"error_log {log} info;")
 
     def _status(self, **headers: str) -> int:
         client = http.client.HTTPConnection(HOST, self.port, timeout=CEILING_S)
