@@ -93,6 +93,13 @@ def _raise_all(app: App, findings: Iterable[Finding]) -> None:
             _try_formation(app)
     except ProcmanError as error:
         errors.append(error)
+    try:
+        if any(process.watch for process in app.settings.processes.values()):
+            from procman.cli.watching import check_watch
+
+            check_watch(app.settings)
+    except ProcmanError as error:
+        errors.append(error)
     if errors:
         raise type(errors[0])("\n".join(str(error) for error in errors))
 

@@ -111,6 +111,9 @@ def test_it_refuses_what_start_refuses(app: App) -> None:
     app.write("procman.toml", "formation = {web = 101, worker = 1}\n")
     run = check(app, code=65)
     assert "would both get port 5100" in run.err_text
+    app.write("procman.toml", "[process.web]\nwatch = ['[z-a].py']\n")
+    run = check(app("web: true\n", dotenv=""), code=78)
+    assert "procman.toml:2: watch: '[z-a].py' is no pattern" in run.err_text
 
 
 def test_types_of_a_procfile_that_cannot_be_read_are_not_called_unknown(app: App) -> None:
