@@ -29,7 +29,7 @@ def warnings(app: App, *options: str, **kwargs: object) -> list[str]:
     run = app.call("check", *options, **kwargs)
     assert run.code == 0, run.err_text
     assert SECRET not in run.text
-    lines = run.text.splitlines()
+    lines = [line for line in run.text.splitlines() if not line.startswith("procman: ")]
     assert lines.pop().startswith("valid procfile detected")
     assert all(": warning: " in line and " — " in line for line in lines)
     return [line.partition(" — ")[0].replace("warning: ", "") for line in lines]
