@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from procman.config import PROCESS_SETTINGS, SETTINGS, VARIABLES, ProcessSettings, Settings, resolve_settings
 from procman.probe_settings import KEYS, LIVENESS, READY
@@ -315,3 +317,18 @@ def test_right_for_both(text: str) -> None:
 def test_wrong_for_both(text: str) -> None:
     assert problems(text) != []
     assert faults(text) != []
+
+
+PARTS = st.sampled_from(
+    [
+        *(True, False, 0, 1, 0.001, 8080, 70000, 200, 99),
+        *([200], [], [99], {}, "", " ", "/", "/a b", "x", "1s", "5ms", "inf", "-1s"),
+    ]
+)
+
+
+@settings(max_examples=1000, deadline=None, database=None)
+@given(st.sampled_from([READY, LIVENESS]), st.dictionaries(st.sampled_from([*KEYS, "x"]), PARTS, max_size=4))
+def test_both_judge_any_probe_alike(place: str, table: dict[str, Any]) -> None:
+    text = f"[process.web]\n{place} = {toml(table)}"
+    assert (problems(text) == []) == (faults(text) == []), text
