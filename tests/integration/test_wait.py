@@ -23,7 +23,6 @@ FOR_EVER = ("--timeout", "inf")
 READY_WHEN_UP = '[process.web]\nready = { log = "^up" }\n'
 
 
-
 class Lookout:
     """A socket that looks like a procman's, and is none: it tells when a client looks who is there."""
 
