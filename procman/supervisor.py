@@ -233,6 +233,8 @@ class Supervisor:
         self._bring_up(instances, Input.RESTART)
 
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
+        if self.is_ending:
+            return  # nothing begins in a run that ends
         for instance in list(instances):
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
@@ -310,8 +312,8 @@ class Supervisor:
     # --- the table (lifecycle.py) ---
 
     def _apply(self, instance: Instance, given: Input) -> None:
-        if given in (Input.START, Input.RESTART) and self._stop_s is not None:
-            return  # nothing begins in a run that ends
+        if given in (Input.START, Input.RESTART) and self.is_ending:
+            return
         row = lifecycle.row(instance.state, given)
         if row is None:
             return
