@@ -55,7 +55,7 @@ ROOMS = {
     "probes": "dialogue kernel loop process protocols readiness spec",
     "dialogue": "loop protocols",
     "services": "loop protocols dialogue",
-    "watch": "loop",
+    "watch": "kernel loop",
     "reload": "config spec",
     "guard": "kernel sweep modes",
     "modes": "",
