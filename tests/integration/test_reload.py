@@ -181,6 +181,7 @@ def test_one_that_does_not_come_up(app: App) -> None:
 SERVER = """
 import os, signal, socket
 listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger
 listener.bind(("127.0.0.1", int(os.environ["PORT"])))
 listener.listen()
 print("bound", os.environ["PORT"], flush=True)
