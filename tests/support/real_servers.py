@@ -452,7 +452,8 @@ class RabbitMQ(Server):
             f"listeners.tcp.1 = {HOST}:{self.port}\nlisteners.ssl.1 = {HOST}:{self.tls_port}\n"
             f"ssl_options.certfile = {self.directory}/tls.crt\nssl_options.keyfile = {self.directory}/tls.key\n"
             f"ssl_options.cacertfile = {self.directory}/tls.crt\n"
-            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\nlog.file = false\nlog.console = true\nlog.console.level = debug\n",
+            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\n"
+            "log.file = false\nlog.console = true\nlog.console.level = debug\n",
         )
 
     def start(self) -> None:
@@ -546,8 +547,8 @@ class Postfix(Server):
             "etc/main.cf",
             f"compatibility_level = 3.6\nqueue_directory = {here}/queue\ndata_directory = {here}/data\n"
             "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\n"
-            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\nsetgid_group = postdrop\n"
-            f"maillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
+            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\n"
+            f"setgid_group = postdrop\nmaillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
             "inet_protocols = ipv4\ninet_interfaces = 127.0.0.1\nmyhostname = elsewhere.test\nmydestination =\n"
             "alias_maps =\nlocal_recipient_maps =\n"
             "smtpd_tls_security_level = may\n"
@@ -558,7 +559,8 @@ class Postfix(Server):
             f"{HOST}:{self.port} inet n - n - - smtpd -v\n"
             f"{HOST}:{self.tls_port} inet n - n - - smtpd -v -o smtpd_tls_wrappermode=yes\n"
             "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\n"
-            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\nproxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
+            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\n"
+            "proxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
         )
         self._run("postfix", "-c", f"{here}/etc", "check")
 
