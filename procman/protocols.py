@@ -8,11 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from procman.greetings import AMQP, BEANSTALKD, HTTP, MEMCACHED, MONGODB, MYSQL, POSTGRESQL, REDIS, SMTP, TALKS
-from procman.greetings import MEMCACHED_BINARY_QUIT, MEMCACHED_BINARY_VERSION, POSTGRES_SSL_REQUEST
+from procman.greetings import (
+    AMQP,
+    BEANSTALKD,
+    HTTP,
+    MEMCACHED,
+    MEMCACHED_BINARY_QUIT,
+    MEMCACHED_BINARY_VERSION,
+    MONGODB,
+    MYSQL,
+    POSTGRES_SSL_REQUEST,
+    POSTGRESQL,
+    REDIS,
+    SMTP,
+    TALKS,
+    http_talk,
+    judge_connected,
+    judge_postgres_tls,
+)
 from procman.greetings import Talk as Talk
 from procman.greetings import Verdict as Verdict
-from procman.greetings import http_talk, judge_connected, judge_postgres_tls
 from procman.records import NamedTuple
 
 TCP = "TCP"

@@ -137,7 +137,10 @@ def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> li
     found = {}
     for spec in (spec for spec in specs if spec.process_type in releases):
         found[spec.name] = spec._replace(
-            ready=Probe(COMPLETED, spec.source, within_s=float("inf")), restart=spec.restart._replace(mode=NEVER), on_exit="fail", needs=tuple(first)
+            ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
+            restart=spec.restart._replace(mode=NEVER),
+            on_exit="fail",
+            needs=tuple(name for name in first if name != spec.process_type),
         )
         if spec.process_type not in first:
             first.append(spec.process_type)

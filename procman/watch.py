@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any
 
+from procman.kernel import add_inotify_watch, open_inotify
 from procman.loop import Loop, Timer
 from procman.records import NamedTuple
 
@@ -39,7 +40,7 @@ def expression(pattern: str) -> str:
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if not parts or pattern.endswith("/"):
         parts.append("**")
-    words = []
+    words: list[str] = []
     for at, part in enumerate(parts):
         if part != "**":
             words.append(_component(part) + ("" if at == len(parts) - 1 else "/"))
@@ -55,7 +56,7 @@ def _is_glob(text: str) -> bool:
 
 
 def _component(part: str) -> str:
-    words = []
+    words: list[str] = []
     at = 0
     while at < len(part):
         char = part[at]
@@ -318,8 +319,8 @@ class _Search:
                     found[name] = types
         kept = self._wanted(list(found)) if found else []
         if kept:
-            types = dict.fromkeys(of for name in kept for of in found[name])
-            self._tell(Change(tuple(types), tuple(kept)))
+            concerned = dict.fromkeys(of for name in kept for of in found[name])
+            self._tell(Change(tuple(concerned), tuple(kept)))
 
     def _names(self, changes: Iterable[tuple[Any, str]]) -> Iterator[str]:
         """Yield the changed files, relative to the root; of a directory that has appeared all that are in it."""
@@ -385,15 +386,17 @@ def ignored_by_git(root: str, names: Sequence[str]) -> set[str] | None:
     """
     ignored: set[str] = set()
     left = list(names)
+    has_answered = False
     for _ in range(MAX_REFUSED_PATHS):
         answers = _ask_git(root, left)
         if answers is None:
             return None
+        has_answered = has_answered or bool(answers)
         ignored.update(name for name, is_ignored in zip(left, answers, strict=False) if is_ignored)
         left = left[len(answers) + 1 :]
         if not left:
-            return ignored
-    return None
+            break
+    return ignored if has_answered and not left else None
 
 
 def _ask_git(root: str, names: Sequence[str]) -> list[bool] | None:
@@ -456,12 +459,8 @@ class SettingsWatch:
 
     def __init__(self, loop: Loop, on_change: Callable[[], None]) -> None:
         """Raises OSError where the kernel has no inotify, or gives us none."""
-        import ctypes
-
         self._loop = loop
         self._on_change = on_change
-        self._libc: Any = ctypes.CDLL(None, use_errno=True)
-        self._errno = ctypes.get_errno
         self._fd = -1
         self._names: dict[int, set[bytes] | None] = {}  # of files, by directory; None: whatever happens there
         self._timer: Timer | None = None
@@ -469,12 +468,9 @@ class SettingsWatch:
         self._open()
 
     def _open(self) -> None:
-        try:
-            self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        except AttributeError:
-            raise OSError("no inotify") from None
+        self._fd = open_inotify()
         if self._fd < 0:
-            raise OSError(self._errno(), "inotify_init1")
+            raise OSError("no inotify")
         self._loop.add_reader(self._fd, self._on_events)
 
     def follow(self, paths: Iterable[str]) -> None:
@@ -489,7 +485,7 @@ class SettingsWatch:
                 self._add(os.path.dirname(real), os.path.basename(real))
 
     def _add(self, directory: str, name: str | None) -> None:
-        number = self._libc.inotify_add_watch(self._fd, os.fsencode(directory), MASK)
+        number = add_inotify_watch(self._fd, directory, MASK)
         if number < 0:
             return  # a directory that is not there, or may not be read
         names = self._names.setdefault(number, set())

@@ -282,7 +282,8 @@ def test_blocked_stdout_holds_the_children_back(app: App, deaf: Deaf) -> None:
     assert beat.receive() == "beat"  # it was restarted, a second later, and nobody reads
     assert clock.receive() == "over"
     wait_until_idle(supervisor)
-    assert resident_bytes(supervisor) - before < 4 << 20
+    # Modules that come a moment after the start are among this: 2 to 4 MiB.
+    assert resident_bytes(supervisor) - before < 6 << 20
     assert any("spout.py" in words for words in alive(app).values()), "the flood is not held back"
     ticks = cpu_ticks(supervisor)
     (app.root / "again").write_text("go\n")
