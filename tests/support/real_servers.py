@@ -5,8 +5,8 @@
         server.release()         # until then it says that it is still starting, if it can be held there
         assert server.is_usable()
 
-Each runs as nobody where its tests run as root, dies with the tests, and is proved to be gone when the block ends. What
-`urls` holds of a user and a password is known to no server: nobody may send it.
+Each runs as nobody where its tests run as root, is killed with them if it can be, and proved to be gone when the block
+ends. What `urls` holds of a user and a password is known to no server: nobody may send it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Server:
     needs_root: ClassVar[bool] = False
     stop_signal: ClassVar[int] = signal.SIGTERM
     speaks_first: ClassVar[bool] = False
-    stops_group: ClassVar[bool] = False  # what was started is a script that passes no signal on
     can_be_held: ClassVar[bool] = False  # before `release` it listens, and answers that it is still starting
     logs_logins: ClassVar[bool] = False  # a login that fails leaves the user's name in `logs()`
 
@@ -134,7 +133,7 @@ class Server:
         """End it, wait until nobody of it is there, and return whom it left: pid and command line."""
         for process in reversed(self._processes):
             if process.poll() is None:
-                (os.killpg if self.stops_group else os.kill)(process.pid, self.stop_signal)
+                process.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(CEILING_S)
         deadline = time.monotonic() + CEILING_S / 3
@@ -436,7 +435,6 @@ class RabbitMQ(Server):
     url_kinds = ("plain", "tls")
     packages: ClassVar = {"rabbitmq-server": "rabbitmq-server", "epmd": "rabbitmq-server", "openssl": "openssl"}
     stop_signal = signal.SIGKILL  # it takes its time to leave, and has nothing to save
-    stops_group = True
     logs_logins = True
 
     @property
@@ -473,6 +471,7 @@ class RabbitMQ(Server):
             RABBITMQ_PID_FILE=f"{here}/pid",
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
             ERL_CRASH_DUMP_SECONDS="0",
+            RUNNING_UNDER_SYSTEMD="1",  # then its script becomes the server, instead of waiting for it
         )
 
     def is_usable(self) -> bool:
