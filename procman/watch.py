@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any
 
+from procman.kernel import add_inotify_watch, open_inotify
 from procman.loop import Loop, Timer
 from procman.records import NamedTuple
 
@@ -458,12 +459,8 @@ class SettingsWatch:
 
     def __init__(self, loop: Loop, on_change: Callable[[], None]) -> None:
         """Raises OSError where the kernel has no inotify, or gives us none."""
-        import ctypes
-
         self._loop = loop
         self._on_change = on_change
-        self._libc: Any = ctypes.CDLL(None, use_errno=True)
-        self._errno = ctypes.get_errno
         self._fd = -1
         self._names: dict[int, set[bytes] | None] = {}  # of files, by directory; None: whatever happens there
         self._timer: Timer | None = None
@@ -471,12 +468,9 @@ class SettingsWatch:
         self._open()
 
     def _open(self) -> None:
-        try:
-            self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        except AttributeError:
-            raise OSError("no inotify") from None
+        self._fd = open_inotify()
         if self._fd < 0:
-            raise OSError(self._errno(), "inotify_init1")
+            raise OSError("no inotify")
         self._loop.add_reader(self._fd, self._on_events)
 
     def follow(self, paths: Iterable[str]) -> None:
@@ -491,7 +485,7 @@ class SettingsWatch:
                 self._add(os.path.dirname(real), os.path.basename(real))
 
     def _add(self, directory: str, name: str | None) -> None:
-        number = self._libc.inotify_add_watch(self._fd, os.fsencode(directory), MASK)
+        number = add_inotify_watch(self._fd, directory, MASK)
         if number < 0:
             return  # a directory that is not there, or may not be read
         names = self._names.setdefault(number, set())

@@ -35,8 +35,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from typing import Any
 
+    from procman.cli.changed_files import ChangedFiles
     from procman.cli.detach import Background
-    from procman.cli.reloading import ChangedFiles, Exchange, Plan
+    from procman.cli.reloading import Exchange, Plan
     from procman.cli.watching import Watching
     from procman.control.requests import Requests
     from procman.keyboard import Keyboard
@@ -479,7 +480,7 @@ class _Run:
         if self._is_ending or self._origin.directory_fd < 0:
             return
         try:
-            from procman.cli.reloading import ChangedFiles
+            from procman.cli.changed_files import ChangedFiles
 
             self._changed_files = ChangedFiles(self._loop, self._origin, self._app, self._tell)
         except (OSError, ImportError):  # no inotify, or no descriptor: then nothing is told

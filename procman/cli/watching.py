@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from procman.cli.changed_files import listed
 from procman.config import Settings
 from procman.errors import ConfigError
 from procman.instance import Instance
@@ -92,8 +93,3 @@ def changed_text(paths: Sequence[str]) -> str:
     shown = ["".join(char if char.isprintable() else "?" for char in path) for path in paths[:MAX_NAMED]]
     names = f"{', '.join(shown)} and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else listed(shown)
     return f"{names} {'have' if paths[1:] else 'has'} changed"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]

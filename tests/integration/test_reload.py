@@ -181,6 +181,7 @@ def test_one_that_does_not_come_up(app: App) -> None:
 SERVER = """
 import os, signal, socket
 listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger
 listener.bind(("127.0.0.1", int(os.environ["PORT"])))
 listener.listen()
 print("bound", os.environ["PORT"], flush=True)
@@ -188,11 +189,17 @@ signal.pause()
 """
 
 
+def assert_after(run: Run, name: str, holder: str) -> None:
+    """See that the last start of `name` came behind the first end of the one that had its port."""
+    order = [(event.event, event.name) for event in run.events]
+    assert order.index(("exited", holder)) < len(order) - order[::-1].index(("started", name))
+
+
 def test_a_type_put_in_front_moves_all_ports(app: App) -> None:
     """Each has bound its port: who gets it next can only start when it is free."""
     app.write("server.py", SERVER)
     server = f"exec {PYTHON} server.py $PORT"
-    run = started(app, f"web: {server}\nworker: {server}\n", "web=2", "worker")
+    run = started(app, f"web: {server}\nworker: {server}\n", "-c", "web=2", names=("web.2", "worker.1"))
     run.wait_output(f"bound {app.port + 100}", "worker.1")
     app(f"first: {server}\nweb: {server}\nworker: {server}\n")
     asked = app.call("reload")
@@ -201,6 +208,8 @@ def test_a_type_put_in_front_moves_all_ports(app: App) -> None:
     run.wait_output(f"bound {app.port + 101}", "web.2")
     assert set(states(app).values()) == {"ready"}
     assert not [event for event in run.events if event.is_("exited") and event.code != 143]
+    assert_after(run, "first.1", "web.1")
+    assert_after(run, "web.1", "worker.1")
 
 
 def test_a_new_type_gets_the_port_of_one_that_is_gone(app: App) -> None:
@@ -211,6 +220,7 @@ def test_a_new_type_gets_the_port_of_one_that_is_gone(app: App) -> None:
     app(f"web: {SLEEP}\nother: {server}\n")
     assert app.call("reload").code == 0
     run.wait_output(f"bound {app.port + 100}", "other.1")
+    assert_after(run, "other.1", "worker.1")
     assert count(run, "started", "web.1") == 1
 
 
@@ -407,6 +417,7 @@ def test_settings_of_the_run_wait_for_a_new_start(app: App) -> None:
     assert (asked.code, asked.text) == (0, "nothing to do\n")
     assert asked.err_text == "quiet, timestamp and log_memory will count from the next start on\n"
     run.wait_notice("^quiet, timestamp and log_memory will count")
+    assert app.call("reload").err_text == asked.err_text  # it still waits
 
 
 def own_files(run: Run) -> list[str]:

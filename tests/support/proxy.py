@@ -174,14 +174,17 @@ class _Connection:
     def pass_on(self, server: socket.socket) -> None:
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         left = self.how.limit_bytes
+        sources = [self.client, server]
         while True:
-            ready = self._wait(self.client, server)
+            ready = self._wait(*sources)
             if self.client in ready:
                 server.sendall(self._hear())
             if server in ready:
                 data = server.recv(65_536)
-                if not data:
+                if not data and (left is None or self.how.ends):
                     raise _Ended
+                if not data:
+                    sources.remove(server)  # what is withheld stays so
                 if self.how.delay_s:
                     self._wait(timeout_s=self.how.delay_s)
                 self._say(data[:left])

@@ -57,6 +57,8 @@ class Server:
     url_kinds: ClassVar[tuple[str, ...]] = ("plain",)  # keys of `urls`: "plain", and "tls" if it speaks that
     needs_root: ClassVar[bool] = False
     stop_signal: ClassVar[int] = signal.SIGTERM
+    speaks_first: ClassVar[bool] = False
+    stops_group: ClassVar[bool] = False  # what was started is a script that passes no signal on
     can_be_held: ClassVar[bool] = False  # before `release` it listens, and answers that it is still starting
     logs_logins: ClassVar[bool] = False  # a login that fails leaves the user's name in `logs()`
 
@@ -132,7 +134,7 @@ class Server:
         """End it, wait until nobody of it is there, and return whom it left: pid and command line."""
         for process in reversed(self._processes):
             if process.poll() is None:
-                process.send_signal(self.stop_signal)
+                (os.killpg if self.stops_group else os.kill)(process.pid, self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(CEILING_S)
         deadline = time.monotonic() + CEILING_S / 3
@@ -179,7 +181,7 @@ class Server:
         return ["setpriv", "--pdeathsig", "KILL", *drop, found, *map(str, arguments)]
 
     def _spawn(self, program: str, *arguments: object, **environment: str) -> None:
-        with open(self.log_directory / f"{program}.out", "ab") as log:
+        with open(self.log_directory / f"{Path(program).name}.out", "ab") as log:
             process = subprocess.Popen(
                 self._argv(program, *arguments),
                 cwd=self.directory,
@@ -316,6 +318,7 @@ class MariaDB(Server):
         "mariadb-install-db": "mariadb-server-core",
         "mariadb": "mariadb-client-core",
     }
+    speaks_first = True
     logs_logins = True
 
     @property
@@ -381,7 +384,7 @@ class Redis(Server):
     def _options(self, *options: str) -> list[str]:
         tls = ["--tls-port", self.tls_port, "--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"]
         tls += ["--tls-ca-cert-file", "tls.crt", "--tls-auth-clients", "no"]
-        return [*map(str, ["--port", self.port, "--bind", HOST, "--requirepass", ADMIN_PASSWORD, *tls]), *options]
+        return [*map(str, ["--port", self.port, "--bind", HOST, *tls]), *options]
 
     def start(self) -> None:
         slow = ("--key-load-delay", str(self.KEY_DELAY_US), "--loading-process-events-interval-bytes", "1024")
@@ -390,8 +393,14 @@ class Redis(Server):
     def release(self) -> None:
         self._cli("config", "set", "key-load-delay", "0")
 
+    def demand_password(self, password: str) -> None:
+        self._cli("config", "set", "requirepass", password)
+
+    def take_back_password(self, password: str) -> None:
+        self._cli("--pass", password, "config", "set", "requirepass", "")
+
     def _cli(self, *arguments: str) -> str:
-        return self._try("redis-cli", "-h", HOST, "-p", self.port, *arguments, REDISCLI_AUTH=ADMIN_PASSWORD).stdout
+        return self._try("redis-cli", "-h", HOST, "-p", self.port, *arguments).stdout
 
     def is_usable(self) -> bool:
         return self._cli("ping") == "PONG\n"
@@ -408,6 +417,7 @@ class Memcached(Server):
     name = "memcached"
     url_kinds = ("plain", "with a user")  # who logs in speaks the older protocol, in bytes
     packages: ClassVar = {"memcached": "memcached"}
+    stop_signal = signal.SIGKILL  # or it would take a second
 
     @property
     def urls(self) -> dict[str, str]:
@@ -426,6 +436,7 @@ class RabbitMQ(Server):
     url_kinds = ("plain", "tls")
     packages: ClassVar = {"rabbitmq-server": "rabbitmq-server", "epmd": "rabbitmq-server", "openssl": "openssl"}
     stop_signal = signal.SIGKILL  # it takes its time to leave, and has nothing to save
+    stops_group = True
     logs_logins = True
 
     @property
@@ -441,7 +452,8 @@ class RabbitMQ(Server):
             f"listeners.tcp.1 = {HOST}:{self.port}\nlisteners.ssl.1 = {HOST}:{self.tls_port}\n"
             f"ssl_options.certfile = {self.directory}/tls.crt\nssl_options.keyfile = {self.directory}/tls.key\n"
             f"ssl_options.cacertfile = {self.directory}/tls.crt\n"
-            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\nlog.file.level = debug\n",
+            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\n"
+            "log.file = false\nlog.console = true\nlog.console.level = debug\n",
         )
 
     def start(self) -> None:
@@ -518,6 +530,7 @@ class Postfix(Server):
     url_kinds = ("plain", "tls")
     packages: ClassVar = {"postfix": "postfix", "openssl": "openssl"}
     needs_root = True
+    speaks_first = True
 
     @property
     def urls(self) -> dict[str, str]:
@@ -534,8 +547,8 @@ class Postfix(Server):
             "etc/main.cf",
             f"compatibility_level = 3.6\nqueue_directory = {here}/queue\ndata_directory = {here}/data\n"
             "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\n"
-            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\nsetgid_group = postdrop\n"
-            f"maillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
+            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\n"
+            f"setgid_group = postdrop\nmaillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
             "inet_protocols = ipv4\ninet_interfaces = 127.0.0.1\nmyhostname = elsewhere.test\nmydestination =\n"
             "alias_maps =\nlocal_recipient_maps =\n"
             "smtpd_tls_security_level = may\n"
@@ -546,11 +559,14 @@ class Postfix(Server):
             f"{HOST}:{self.port} inet n - n - - smtpd -v\n"
             f"{HOST}:{self.tls_port} inet n - n - - smtpd -v -o smtpd_tls_wrappermode=yes\n"
             "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\n"
-            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\nproxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
+            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\n"
+            "proxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
         )
+        self._run("postfix", "-c", f"{here}/etc", "check")
 
     def start(self) -> None:
-        self._spawn("postfix", "-c", f"{self.directory}/etc", "start-fg")
+        # Not by its script, which nobody can end: `master` would leave for a session of its own.
+        self._spawn("/usr/lib/postfix/sbin/master", "-c", f"{self.directory}/etc", "-d")
 
     def is_usable(self) -> bool:
         try:

@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from procman.config import PROCESS_SETTINGS, SETTINGS, VARIABLES, ProcessSettings, Settings, resolve_settings
 from procman.probe_settings import KEYS, LIVENESS, READY
@@ -315,3 +317,33 @@ def test_right_for_both(text: str) -> None:
 def test_wrong_for_both(text: str) -> None:
     assert problems(text) != []
     assert faults(text) != []
+
+
+PARTS: list[Any] = [
+    *(True, False, 0, 1, 0.001, 8080, 70000, 200, 99),
+    *([200], [], [99], {}, "", " ", "/", "/a b", "x", "1s", "10ms", "inf", "-1s"),
+]
+BASES: list[dict[str, Any]] = [{}, {"port": True}, {"http": "/"}, {"command": "x"}, {"log": "x"}, {"completed": True}]
+
+
+def assert_alike(place: str, table: dict[str, Any]) -> None:
+    """The schema must not refuse what the reader takes; it cannot say that "1ms" is less than 10 ms."""
+    text = f"[process.web]\n{place} = {toml(table)}"
+    assert (problems(text) == []) == (faults(text) == []), text
+
+
+@pytest.mark.parametrize("name", [*KEYS, "x"])
+def test_both_judge_each_value_of_a_probe_alike(name: str) -> None:
+    for place in PROBES:
+        for base in BASES:
+            for part in PARTS:
+                assert_alike(place, {**base, name: part})
+
+
+@settings(max_examples=1000, deadline=None, database=None)
+@given(
+    st.sampled_from([READY, LIVENESS]),
+    st.dictionaries(st.sampled_from([*KEYS, "x"]), st.sampled_from(PARTS), max_size=4),
+)
+def test_both_judge_any_probe_alike(place: str, table: dict[str, Any]) -> None:
+    assert_alike(place, table)
