@@ -244,7 +244,9 @@ def judge_http(received: bytes) -> _Reading:
     status = re.match(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]", received)
     if status is None:
         return False
-    return True if status[1] < b"500" or status[1] == b"501" else Verdict(False, f"answers {status[1].decode()}")
+    if status[1] >= b"500" and status[1] != b"501":
+        return Verdict(False, f"answers {status[1].decode()}")
+    return True if re.search(rb"\n\r?\n", received) else None  # the answer to HEAD ends with its header
 
 
 _AMQP_START = b"\0\x0a\0\x0a"  # class 10, method 10
