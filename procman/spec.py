@@ -144,7 +144,7 @@ def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> li
         )
         if spec.process_type not in first:
             first.append(spec.process_type)
-    return [found.get(spec.name) or spec._replace(needs=(*first, *spec.needs)) for spec in specs]
+    return [found.get(spec.name) or spec._replace(needs=tuple(dict.fromkeys((*first, *spec.needs)))) for spec in specs]
 
 
 def without_needs(settings: Settings) -> Settings:
