@@ -92,13 +92,19 @@ class Health:
             assert instance.process is not None
             instance.disarm()
             self._tell(spec.name, f"ready after {self._loop.now() - instance.process.started_s:.1f} s")
+        self.watch_over(instance)
+        self.settle(instance)
+
+    def watch_over(self, instance: Instance) -> None:
+        """Look from now on whether one that is ready stays alive, as its spec says it."""
+        spec = instance.spec
+        instance.close_prober()
         if spec.liveness is not None:
             from procman.probes import begin_liveness
 
             env = self._environment(spec)
             on_unhealthy = partial(self._on_unhealthy, instance)
             instance.prober = begin_liveness(self._loop, spec.liveness, spec, env, self._reaper, on_unhealthy)
-        self.settle(instance)
 
     def _on_unhealthy(self, instance: Instance, reason: str) -> None:
         fault = Fault(ReadinessTimeout.exit_code, f"is not healthy: {reason}", comes_back=True)

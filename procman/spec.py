@@ -130,21 +130,29 @@ def release_types(settings: Settings) -> frozenset[str]:
 
 
 def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> list[ProcessSpec]:
-    """Return `specs` with those of `releases` run to their end first, one after the other; a failure stops the run."""
+    """Return `specs` with those of `releases` run to their end first, one after the other; a failure stops the run.
+
+    What one of them needs is there before it: that starts as ever.
+    """
+    from procman.needs import closure, order
     from procman.readiness import COMPLETED, Probe
 
-    first: list[str] = []
-    found = {}
-    for spec in (spec for spec in specs if spec.process_type in releases):
-        found[spec.name] = spec._replace(
-            ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
-            restart=spec.restart._replace(mode=NEVER),
-            on_exit="fail",
-            needs=tuple(name for name in first if name != spec.process_type),
-        )
-        if spec.process_type not in first:
-            first.append(spec.process_type)
-    return [found.get(spec.name) or spec._replace(needs=(*first, *spec.needs)) for spec in specs]
+    needs = {spec.process_type: spec.needs for spec in specs}
+    ordered = [name for step in order(needs) for name in step if name in releases]
+    needed = closure(ordered, needs)
+    found = []
+    for spec in specs:
+        if spec.process_type in ordered:
+            first = ordered[: ordered.index(spec.process_type)]
+            spec = spec._replace(
+                ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
+                restart=spec.restart._replace(mode=NEVER),
+                on_exit="fail",
+            )
+        else:
+            first = [] if spec.process_type in needed else ordered
+        found.append(spec._replace(needs=tuple(dict.fromkeys((*first, *spec.needs)))))
+    return found
 
 
 def without_needs(settings: Settings) -> Settings:

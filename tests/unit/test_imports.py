@@ -40,7 +40,7 @@ ROOMS = {
     "protocols": "greetings",
     "formation": "procfile",
     "ports": "",
-    "spec": "procfile environment config formation ports restart readiness requirements protocols",
+    "spec": "procfile environment config formation ports restart readiness requirements protocols needs",
     "origins": "procfile environment config spec",
     "heroku": "procfile environment",
     "kernel": "",
