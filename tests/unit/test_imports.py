@@ -52,7 +52,7 @@ ROOMS = {
     "process": "spec loop",
     "keyboard": "loop process",
     "output": "events loop",
-    "probes": "dialogue kernel loop process protocols readiness spec",
+    "probes": "dialogue kernel loop process protocols readiness spec sweep",
     "dialogue": "loop protocols",
     "services": "loop protocols dialogue",
     "watch": "kernel loop",
