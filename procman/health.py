@@ -18,6 +18,9 @@ from procman.ports import uses_port
 from procman.process import Reaper
 from procman.spec import ProcessSpec, encoded
 
+WEB = "web"
+MAX_PLACES = 8  # in the one line that tells where everything is
+
 
 class Health:
     """The probes of all instances. `environment` is what an instance of a spec gets, `apply` gives an instance its
@@ -129,13 +132,17 @@ class Health:
         if self._awaited:
             return
         specs = [other.spec for other in self._instances.values() if other.state is State.READY]
-        places = [
-            f"{spec.name} http://localhost:{spec.port}"
-            for spec in specs
-            if spec.port is not None and (uses_port(spec.command) or (spec.ready and spec.ready.is_of_own_port))
-        ]
+        places = [f"{spec.name} http://localhost:{spec.port}" for spec in specs if _is_web(spec)]
+        if len(places) > MAX_PLACES:
+            places[MAX_PLACES:] = [f"and {len(places) - MAX_PLACES} more"]
         where = f": {', '.join(places)}" if places else ""
         self._tell(SYSTEM, f"all ready after {self._loop.now() - self._began_s:.1f} s{where}")
+
+
+def _is_web(spec: ProcessSpec) -> bool:
+    """Tell whether a browser gets an answer: its probe shows that, or it is the type that platforms route HTTP to."""
+    shows = spec.ready is not None and spec.ready.is_of_web
+    return spec.port is not None and (shows or (spec.process_type == WEB and uses_port(spec.command)))
 
 
 def is_awaited(spec: ProcessSpec) -> bool:
