@@ -37,7 +37,7 @@ def order(run: Run, *wanted: tuple[str, str]) -> list[tuple[str, str]]:
 
 def stop(run: Run) -> None:
     run.signal(signal.SIGTERM)
-    assert run.wait() == 0
+    assert run.wait() == 0, run.failure("stopped")
 
 
 # --- each kind ---
