@@ -16,7 +16,6 @@ from procman.environment import EnvFile
 from procman.errors import WARNING, Problem, SourceRef, quoted
 from procman.procfile import ProcessType
 from procman.protocols import FILE, SCHEMES, SOCKET, TCP
-from procman.records import NamedTuple
 
 ENV = ".env"
 PRODUCTION = ".env.production"
@@ -261,9 +260,9 @@ def _ports(words: list[str]) -> Iterator[str]:
 
 MANIFESTS: Mapping[str, tuple[str, ...]] = {
     "Python": (
-        *("pyproject.toml", "requirements*.txt", "requirements*.in", "requirements", "setup.py", "setup.cfg", "Pipfile"),
-        *("Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "pylock*.toml", "environment.yml", "environment.yaml"),
-        *("conda-lock.yml", "pixi.toml", "pixi.lock"),
+        *("pyproject.toml", "requirements*.txt", "requirements*.in", "requirements", "setup.py", "setup.cfg"),
+        *("Pipfile", "Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "pylock*.toml", "environment.yml"),
+        *("environment.yaml", "conda-lock.yml", "pixi.toml", "pixi.lock"),
     ),
     "Node": ("package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml"),
     "Bun": ("bun.lock", "bun.lockb"),

@@ -8,11 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from procman.greetings import AMQP, BEANSTALKD, HTTP, MEMCACHED, MONGODB, MYSQL, POSTGRESQL, REDIS, SMTP, TALKS
-from procman.greetings import MEMCACHED_BINARY_QUIT, MEMCACHED_BINARY_VERSION, POSTGRES_SSL_REQUEST
+from procman.greetings import (
+    AMQP,
+    BEANSTALKD,
+    HTTP,
+    MEMCACHED,
+    MEMCACHED_BINARY_QUIT,
+    MEMCACHED_BINARY_VERSION,
+    MONGODB,
+    MYSQL,
+    POSTGRES_SSL_REQUEST,
+    POSTGRESQL,
+    REDIS,
+    SMTP,
+    TALKS,
+    http_talk,
+    judge_connected,
+    judge_postgres_tls,
+)
 from procman.greetings import Talk as Talk
 from procman.greetings import Verdict as Verdict
-from procman.greetings import http_talk, judge_connected, judge_postgres_tls
 from procman.records import NamedTuple
 
 TCP = "TCP"
@@ -362,6 +377,7 @@ def masked(url: str) -> str:
     userinfo, at, rest = rest.rpartition("@")
     rest, hash_sign, _ = rest.partition("#")
     rest, question, query = rest.partition("?")
+    rest, semicolon, _ = rest.partition(";")  # parameters as JDBC writes them
     host, slash, path = rest.partition("/")
     user, colon, _ = userinfo.partition(":")
     # A token as in https://ghp_…@github.com, or a @ far behind the host.
@@ -375,6 +391,7 @@ def masked(url: str) -> str:
         host,
         slash,
         MASK if is_web and path else path,
+        f";{MASK}" if semicolon else "",
         question,
         "&".join(_masked_parameter(part) for part in query.split("&")) if query else "",
         f"#{MASK}" if hash_sign else "",

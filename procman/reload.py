@@ -105,10 +105,11 @@ def in_turn(holders: Iterable[ProcessSpec], wanted: Iterable[ProcessSpec]) -> tu
     """
     holder_of = {spec.port: spec.name for spec in holders if spec.port is not None}
     port_of = {spec.name: spec.port for spec in wanted}
-    waiting, awaited = set(), set()
+    waiting: set[str] = set()
+    awaited: set[str] = set()
     for name, port in port_of.items():
-        holder = holder_of.get(port)
-        if holder not in (None, name):
+        holder = None if port is None else holder_of.get(port)
+        if holder is not None and holder != name:
             waiting.add(name)
             awaited.add(holder)
     # Who gives up its port begins anew elsewhere, and its end must be seen before.

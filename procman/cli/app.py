@@ -306,7 +306,7 @@ class _NotAgain(ValueError):
 
 
 def read_regular(path: str) -> bytes:
-    """Return the bytes of a file that is read again. Raises OSError, and _NotAgain for a pipe: it could block us all."""
+    """Return the bytes of a file that is read again. Raises OSError, and _NotAgain for a pipe: it could block."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise _NotAgain

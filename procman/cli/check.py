@@ -93,6 +93,13 @@ def _raise_all(app: App, findings: Iterable[Finding]) -> None:
             _try_formation(app)
     except ProcmanError as error:
         errors.append(error)
+    try:
+        if any(process.watch for process in app.settings.processes.values()):
+            from procman.cli.watching import check_watch
+
+            check_watch(app.settings)
+    except ProcmanError as error:
+        errors.append(error)
     if errors:
         raise type(errors[0])("\n".join(str(error) for error in errors))
 
@@ -109,7 +116,7 @@ def _try_formation(app: App) -> None:
     resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
 
 
-# --- dev/prod parity: the reading for parity.py ------------------------------------------------------------------------
+# --- dev/prod parity: the reading for parity.py ----------------------------------------------------------------------
 
 GIT_PATIENCE_S = 3.0
 
@@ -119,7 +126,7 @@ def _judged(found: Iterable[tuple[type[ProcmanError], Problem]], strict: bool) -
 
 
 def _parity(app: App, shown_root: str) -> Iterator[tuple[type[ProcmanError], Problem]]:
-    """Yield a warning for each thing in which the app will not run elsewhere as it runs here, with the kind of error."""
+    """Yield a warning for each thing that will not run elsewhere as it runs here, with the kind of error."""
     from procman import parity
 
     for entry in app.procfile.types:
@@ -177,7 +184,7 @@ def _text_of(app: App, path: str) -> bytes | None:
 
 
 def _has_manifest(app: App) -> bool:
-    """Tell whether dependencies are declared beside the Procfile, above it in its repository, or where a command goes."""
+    """Tell whether dependencies are declared: beside the Procfile, above it in its repository, where a command goes."""
     from procman.parity import folders_named, has_manifest
 
     root = app.settings.root

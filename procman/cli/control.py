@@ -116,7 +116,8 @@ def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done
 def state_of(instance: Message) -> str:
     """Return the state of an instance, for a complaint."""
     pid = f", pid {instance['pid']}" if instance["pid"] else ""
-    return f"{instance['name']} is {instance['state']}{pid}"
+    missing = f" (waits for {', '.join(instance['waits_for'])})" if instance.get("waits_for") else ""
+    return f"{instance['name']} is {instance['state']}{missing}{pid}"
 
 
 def listed(parts: Sequence[str]) -> str:

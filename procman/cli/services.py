@@ -62,7 +62,7 @@ class Resource:
             "variable": self.variable,
             "kind": self.service.kind if self.service else None,
             "address": (self.service.where or None) if self.service else None,
-            "url": masked(self.url) if self.url else None,
+            "url": masked(self.url) if self.service else None,  # where user and host end is not known of others
             "state": self.state,
             "reason": self.reason or None,
             "delay_ms": None if self.delay_s is None else round(self.delay_s * 1000, 1),

@@ -35,8 +35,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from typing import Any
 
+    from procman.cli.changed_files import ChangedFiles
     from procman.cli.detach import Background
-    from procman.cli.reloading import ChangedFiles, Exchange
+    from procman.cli.reloading import Exchange, Plan
     from procman.cli.watching import Watching
     from procman.control.requests import Requests
     from procman.keyboard import Keyboard
@@ -106,7 +107,8 @@ def _counts(
     brought = [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
     running = running_elsewhere(directory) if brought else {}
     counts |= {name: 1 for name in brought if name not in running}
-    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in brought if name in running]
+    there = [name for name in brought if name in running]
+    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in there]
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
@@ -381,7 +383,7 @@ class _Run:
         from procman.control.requests import Requests
 
         self._types = [entry.name for entry in self._app.procfile.types]
-        return Requests(self._supervisor, self._ring, self._types, self._plan_scale, self._reload)
+        return Requests(self._supervisor, self._ring, self._types, self._plan_scale, self._plan_reload)
 
     def _plan_scale(self, changes: Mapping[str, int]) -> Callable[[], None]:
         """Return what changes the counts of some types, all or none; change nothing.
@@ -417,10 +419,12 @@ class _Run:
         if self._exchange is not None and self._exchange.is_going_on:
             raise ControlError("a reload is going on: it waits for processes to stop", hint="`procman ps` shows which")
 
-    def _reload(self) -> Outcome:
-        """Read all files again and do what they say, all or nothing. Raises what `start` raises, and ControlError."""
-        from procman.cli.reloading import Exchange, plan_reload
-        from procman.reload import Outcome
+    def _plan_reload(self) -> Callable[[], Outcome]:
+        """Read all files again, and return what does what they say, all or nothing; change nothing.
+
+        Raises what `start` raises, and ControlError.
+        """
+        from procman.cli.reloading import plan_reload
 
         self._check_exchange()
         assert self._claim is not None
@@ -428,6 +432,13 @@ class _Run:
         notes = [*_port_notes(plan.fresh), *plan.notes]
         if plan.changes.started or plan.changes.stopped:
             notes.append(_formation_note(plan.counts))
+        self._claim.check([name for name, count in plan.counts.items() if count])
+        return partial(self._reload, plan, notes)
+
+    def _reload(self, plan: Plan, notes: Sequence[str]) -> Outcome:
+        from procman.cli.reloading import Exchange
+        from procman.reload import Outcome
+
         self._make_room(plan.counts, plan.specs, notes)
         self._app, self._settings = plan.app, plan.app.settings
         self._types[:] = [entry.name for entry in self._app.procfile.types]
@@ -469,7 +480,7 @@ class _Run:
         if self._is_ending or self._origin.directory_fd < 0:
             return
         try:
-            from procman.cli.reloading import ChangedFiles
+            from procman.cli.changed_files import ChangedFiles
 
             self._changed_files = ChangedFiles(self._loop, self._origin, self._app, self._tell)
         except (OSError, ImportError):  # no inotify, or no descriptor: then nothing is told

@@ -102,10 +102,12 @@ def _text(value: object) -> str:
 
 
 def state_text(instance: Mapping[str, Any]) -> str:
-    """Return the state for people: one that was stopped on request is "stopped", one that ended tells its code."""
+    """Return the state for people: "stopped" on request, the code of an end, what one that has not begun waits for."""
     state, code = str(instance["state"]), instance["code"]
     if state == "exited" and not instance["wanted"]:
         return "stopped"
+    if state == "pending" and instance.get("waits_for"):
+        return f"pending {','.join(instance['waits_for'])}"
     return f"{state} {code}" if code is not None and state in ("exited", "failed", "backoff") else state
 
 

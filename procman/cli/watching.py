@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from procman.cli.changed_files import listed
 from procman.config import Settings
 from procman.errors import ConfigError
-from procman.loop import Loop
 from procman.instance import Instance
+from procman.loop import Loop
+from procman.patterns import compiled
 from procman.supervisor import Supervisor
-from procman.watch import Watcher, compiled, is_installed
+from procman.watch import Watcher, is_installed
 
 MAX_NAMED = 3
 
@@ -33,7 +35,7 @@ def check_watch(settings: Settings) -> None:
             try:
                 compiled([pattern])
             except ValueError as error:
-                faults.append(f"{source}: watch: {ascii(pattern)} is no pattern: {error}")
+                faults.append(f"{source}: watch: {pattern!a} is no pattern: {error}")
     if faults:
         raise ConfigError("\n".join(faults))
 
@@ -92,8 +94,3 @@ def changed_text(paths: Sequence[str]) -> str:
     shown = ["".join(char if char.isprintable() else "?" for char in path) for path in paths[:MAX_NAMED]]
     names = f"{', '.join(shown)} and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else listed(shown)
     return f"{names} {'have' if paths[1:] else 'has'} changed"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]

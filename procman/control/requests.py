@@ -30,7 +30,7 @@ class Requests:
     """Handles the requests of all clients.
 
     `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
-    `reload` reads all files again, or raises what makes that impossible.
+    `plan_reload` reads all files again, and does likewise.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Requests:
         ring: Ring,
         types: Sequence[str],
         plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
-        reload: Callable[[], Outcome],
+        plan_reload: Callable[[], Callable[[], Outcome]],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
         self._plan_scale = plan_scale
-        self._reload = reload
+        self._plan_reload = plan_reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -127,7 +127,8 @@ class Requests:
         return True
 
     def _done(self, instances: Sequence[Instance]) -> Message:
-        return {"done": True, "instances": [record_of(instance) for instance in instances]}
+        records = [record_of(instance, self._supervisor.missing(instance)) for instance in instances]
+        return {"done": True, "instances": records}
 
     # --- requests ---
 
@@ -168,7 +169,8 @@ class Requests:
             return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
         stopped = [i.spec.name for i in instances if i.state is State.EXITED and not i.is_wanted]
         if stopped and not self._supervisor.is_ending:
-            return {"error": f"{', '.join(stopped)} {'was' if len(stopped) == 1 else 'were'} stopped", "code": EXIT_KILLED}
+            verb = "was" if len(stopped) == 1 else "were"
+            return {"error": f"{', '.join(stopped)} {verb} stopped", "code": EXIT_KILLED}
         for instance in instances:
             if instance.state not in UP or (spawns is not None and instance.spawn_count <= spawns[instance]):
                 return None
@@ -218,9 +220,12 @@ class Requests:
 
     def _on_reload(self, request: Message, connection: Connection) -> None:
         self._check_runs()
+        reload = self._plan_reload()
+        if self._is_only_checked(request, connection):
+            return
         before = dict(self._supervisor.instances)
         spawns = {instance: instance.spawn_count for instance in before.values()}
-        outcome = self._reload()
+        outcome = reload()
         leaving = [before[name] for name in outcome.changes.stopped]
         coming = [*outcome.changes.started, *outcome.changes.restarted]
 
@@ -283,9 +288,10 @@ class Requests:
         """Tell whether all are up or have done their work, or why that will not be."""
         if all(i.state is State.READY or (i.state is State.EXITED and i.is_wanted) for i in instances):
             return self._done(instances)
-        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i))]:
+        ends = self._supervisor.is_ending
+        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i, ends))]:
             return {"error": "; ".join(failed), "code": EXIT_KILLED}
-        if self._supervisor.is_ending:
+        if ends:
             return {"error": f"the run is ending: {self._supervisor.why_ending}", "code": EXIT_KILLED}
         return None
 
@@ -407,15 +413,17 @@ def type_in(name: str) -> str:
     return stem if number.isdecimal() else name
 
 
-def _why_never_ready(instance: Instance) -> str:
-    """Return what keeps it from ever becoming ready by itself; "" if nothing does."""
+def _why_never_ready(instance: Instance, ends: bool) -> str:
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does. A run that `ends` stops all."""
     match instance.state:
         case State.FAILED:
+            if instance.fault is not None:
+                return f"failed: {instance.fault.text}"
             code = "" if instance.last_code is None else f" with code {instance.last_code}"
             return f"failed{code}"
         case State.LOST:
             return "could not be killed"
-        case State.EXITED if not instance.is_wanted:
+        case State.EXITED if not instance.is_wanted and not ends:
             return "was stopped"
     return ""
 
@@ -425,7 +433,7 @@ def is_down(instance: Instance) -> bool:
     return instance.process is None or instance.state in (*ENDED, State.BACKOFF, State.PENDING)
 
 
-def record_of(instance: Instance) -> Message:
+def record_of(instance: Instance, waits_for: Sequence[str]) -> Message:
     """Return an instance as clients see it."""
     spec, process = instance.spec, instance.process
     is_there = process is not None and not is_down(instance)
@@ -442,6 +450,7 @@ def record_of(instance: Instance) -> Message:
         "code": instance.last_code,
         "command": spec.command,
         "has_terminal": process is not None and is_there and process.slave_fd >= 0,
+        "waits_for": list(waits_for),
     }
 
 

@@ -7,11 +7,12 @@ import pytest
 from tests.support.app import App, Run
 
 
-.fixture
+@pytest.fixture
 def app(app: App) -> App:
     """An app with nothing to warn of: its dependencies are declared (test_parity.py has the others)."""
     app.write("requirements.txt", "")
     return app
+
 
 def check(app: App, *arguments: str, code: int = 0, **kwargs: object) -> Run:
     run = app.call("check", *arguments, **kwargs)
@@ -81,7 +82,7 @@ def test_every_error_of_all_files_at_once(app: App) -> None:
         ({"Procfile": "web: true\n", ".foreman": "prot: 1\n"}, (), 78, '.foreman:1: unknown key "prot" — did you mean'),
         ({"Procfile": "web: true\n", ".env": "PORT=x\n"}, (), 78, ".env:1: PORT is not a number from 1 to 65535"),
         ({"Procfile": "web: true\n", "procman.toml": "[process.wbe]\n"}, (), 78, 'procman.toml:1: unknown process'),
-        ({"Procfile": "web: true\n", "procman.toml": "process.web.needs = ['wbe']\n"}, (), 78, 'procman.toml:1: unknown p'),
+        ({"Procfile": "web: true\n", "procman.toml": "process.web.needs = ['wbe']\n"}, (), 78, ":1: unknown"),
         (
             {"Procfile": "a: x\nb: x\n", "procman.toml": "process.a.needs = 'b'\nprocess.b.needs = 'a'\n"},
             (), 78, "procman.toml:1: needs go in a circle: a → b → a",
@@ -110,6 +111,9 @@ def test_it_refuses_what_start_refuses(app: App) -> None:
     app.write("procman.toml", "formation = {web = 101, worker = 1}\n")
     run = check(app, code=65)
     assert "would both get port 5100" in run.err_text
+    app.write("procman.toml", "[process.web]\nwatch = ['[z-a].py']\n")
+    run = check(app("web: true\n", dotenv=""), code=78)
+    assert "procman.toml:2: watch: '[z-a].py' is no pattern" in run.err_text
 
 
 def test_types_of_a_procfile_that_cannot_be_read_are_not_called_unknown(app: App) -> None:

@@ -14,9 +14,8 @@ import pytest
 from tests.support.app import REPOSITORY, App, Run
 
 COMMANDS = (
-    *("start", "run", "check", "env", "services", "ps", "logs", "attach", "stop", "restart", "reload", "scale", "signal"),
-    *("wait", "quit"),
-    *("completion", "version"),
+    *("start", "run", "check", "env", "services", "ps", "logs", "attach", "stop", "restart", "reload", "scale"),
+    *("signal", "wait", "quit", "completion", "version"),
 )
 SHELLS = ("bash", "zsh", "fish")
 PROMPT = "READY> "

@@ -193,6 +193,11 @@ def closes(peer: Peer) -> None:
     pass
 
 
+def says_half(peer: Peer) -> None:
+    peer.hears(len(PING.hello))
+    peer.says(b"+PON")
+
+
 has_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -207,12 +212,12 @@ SPOKEN = [
     ("beanstalkd://sayUser:sayPass@{at}/sayPath?sayName=sayValue", b"USING default\r\n"),
     ("smtp://sayUser:sayPass@{at}/?sayName=sayValue", b"220 mail ESMTP\r\n"),
     ("http://sayUser:sayPass@{at}/sayPath?sayName=sayValue#sayFragment", b"HTTP/1.1 403 Forbidden\r\n\r\n"),
-    ("mongodb://sayUser:sayPass@{at}/sayPath?sayName=sayValue", b"\x1a\0\0\0\1\0\0\0cors\xdd\x07\0\0" + bytes(10)),
+    ("mongodb://sayUser:sayPass@{at}/sayPath?sayName=sayValue", b"\x1a\0\0\0\1\0\0\0corp\xdd\x07\0\0" + bytes(10)),
     ("tcp://sayUser:sayPass@{at}/sayPath", b""),
 ]
 
 
-@pytest.mark.parametrize(("url", "answer"), SPOKEN, ids=[url.partition(":")[0] + str(at) for at, (url, _) in enumerate(SPOKEN)])
+@pytest.mark.parametrize(("url", "answer"), SPOKEN, ids=[url.partition("{at}")[0] for url, _ in SPOKEN])
 @pytest.mark.parametrize("in_pieces", [False, True])
 def test_each_protocol(asking: Asking, url: str, answer: bytes, in_pieces: bool) -> None:
     """The server hears exactly what the protocol asks for, nothing of the URL's secrets, and the goodbye."""
@@ -227,8 +232,8 @@ def test_each_protocol(asking: Asking, url: str, answer: bytes, in_pieces: bool)
     said = service.talk.hello + service.talk.goodbye
     server.wait_until(lambda: len(server.heard) >= len(said), "goodbye")
     assert server.heard == said
-    assert b"say" not in server.heard.replace(b"sayUser" if b"sayUser" in said else b"", b"")
-    assert server.count == 1
+    assert b"say" not in server.heard
+    server.wait_until(lambda: server.count == 1, "connection")
 
 
 def test_a_slow_answer_is_waited_for(asking: Asking) -> None:
@@ -268,14 +273,14 @@ def test_a_last_word_before_the_end_counts(asking: Asking) -> None:
         (closes, "closed the connection without an answer"),
         (Peer.resets, "closed the connection without an answer"),
         (answers(b""), f"no answer within {SHORT_S} s"),
-        (lambda peer: (peer.hears(len(PING.hello)), peer.says(b"+PON")), "closed the connection in the middle of its answer"),
+        (says_half, "closed the connection in the middle of its answer"),
         (answers(b"+PON"), f"no answer within {SHORT_S} s"),
         (answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "speaks no Redis, but HTTP"),
         (answers(b"\0" * 1000), "speaks no Redis"),
         (answers(b"-" + b"X" * 1_000_000), "speaks no Redis"),
         (is_silent, f"no answer within {SHORT_S} s"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_answer(asking: Asking, handle: Handler, reason: str) -> None:
     server = asking.server(handle)
     assert asking.ask([("127.0.0.1", server.port)], timeout_s=SHORT_S) == Verdict(False, reason)
@@ -317,7 +322,7 @@ def test_refused(asking: Asking) -> None:
 def test_localhost_is_both_loopbacks(asking: Asking, hosts: list[str], name: str) -> None:
     server = asking.server(answers(b"+PONG\r\n"), hosts)
     assert asking.ask([(name, server.port)]) == READY
-    assert server.count == 1
+    server.wait_until(lambda: server.count == 1, "connection")
 
 
 @has_ipv6
@@ -368,8 +373,8 @@ def test_who_has_connected_may_take_all_the_time(asking: Asking) -> None:
         peer.says(b"+PONG\r\n")
 
     server = asking.server(slow)
-    asking.loop.call_later(0.7, gate.set)
-    assert asking.ask([("127.0.0.1", server.port), ("127.0.0.1", asking.refusing())], timeout_s=1.0) == READY
+    asking.loop.call_later(2.0, gate.set)
+    assert asking.ask([("127.0.0.1", server.port), ("127.0.0.1", asking.refusing())], timeout_s=3.0) == READY
 
 
 def test_unix_sockets(asking: Asking, tmp_path: Path) -> None:
@@ -383,7 +388,7 @@ def test_unix_sockets(asking: Asking, tmp_path: Path) -> None:
 
 def test_unix_sockets_that_are_none(asking: Asking, tmp_path: Path) -> None:
     assert asking.ask([], path=str(tmp_path / "none")) == Verdict(False, "no such socket")
-    assert asking.ask([], path="/" + "x" * 200).reason != ""
+    assert asking.ask([], path="/" + "x" * 200) == Verdict(False, "the path of its socket is too long")
     file = tmp_path / "file"
     file.write_text("")
     assert asking.ask([], path=str(file)) == Verdict(False, "connection refused")
@@ -421,15 +426,15 @@ def test_all_addresses_of_a_name_are_tried(asking: Asking) -> None:
     assert asking.ask([("db.example", server.port)], resolver=resolver) == READY
 
 
-def test_the_resolver_gets_name_port_and_time_and_no_marks(
+def test_the_resolver_gets_name_and_time_and_no_marks(
     asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROCMAN_RUN", "x")
     monkeypatch.setenv("PROCMAN_PROCESS", "web.1")
     said = tmp_path / "said"
-    resolver = ("/bin/sh", "-c", f'echo "$0 $1 $2 [$PROCMAN_RUN$PROCMAN_PROCESS]" > {said}; echo .')
+    resolver = ("/bin/sh", "-c", f'echo "$0 $1 [$PROCMAN_RUN$PROCMAN_PROCESS]" > {said}; echo .')
     asking.ask([("db.example", 77)], timeout_s=8, resolver=resolver)
-    assert re.fullmatch(r"db\.example 77 [89]\.\d+ \[\]\n", said.read_text())
+    assert re.fullmatch(r"db\.example [89]\.\d+ \[\]\n", said.read_text())
 
 
 def test_a_resolver_that_hangs(asking: Asking) -> None:
@@ -462,12 +467,12 @@ def test_a_resolver_that_fails(asking: Asking, resolver: Sequence[str], reason: 
 
 
 def test_the_helper_ends_by_itself_if_nobody_is_left_to_end_it(tmp_path: Path) -> None:
-    """Its own alarm: the name server of this name never answers, for there is none but a full queue."""
-    from procman.dialogue import RESOLVER
+    """By its own alarm: here it hangs, and nobody closes it."""
+    from procman.resolver import RESOLVER
 
     code = RESOLVER[-1].replace("try:", "import time; time.sleep(1000)\ntry:", 1)
     assert code != RESOLVER[-1]
-    done = subprocess.run([*RESOLVER[:-1], code, "db.example", "1", "0.1"], timeout=CEILING_S, check=False)
+    done = subprocess.run([*RESOLVER[:-1], code, "db.example", "0.1"], timeout=CEILING_S, check=False)
     assert done.returncode == -signal.SIGALRM
 
 
@@ -657,13 +662,13 @@ def test_without_tls_to_one_who_wants_it(asking: Asking) -> None:
     assert verdict.reason in ("speaks no Redis, but TLS", "closed the connection without an answer")
 
 
-def postgres(answer: bytes, then: bytes = b"R\0\0\0\x08\0\0\0\x05salt", context: ssl.SSLContext | None = None) -> Handler:
+def postgres(answer: bytes, then: bytes) -> Handler:
     """A PostgreSQL server: it answers the request for TLS, goes on with it if it said S, then answers the start."""
 
     def handle(peer: Peer) -> None:
         peer.hears(8)
         peer.says(answer)
-        if answer != b"S" or peer.shakes_hands(context or certified()):
+        if answer != b"S" or peer.shakes_hands(certified()):
             peer.hears(len(TALKS["PostgreSQL"].hello))
             peer.says(then, in_pieces=True)
             peer.hears_all()
@@ -689,9 +694,10 @@ def test_tls_when_the_server_agrees(asking: Asking, answer: bytes, then: bytes, 
     assert service.talk is not None
     assert asking.ask(service.hosts, service.talk, CEILING_S if answer else SHORT_S) == expected
     assert b"say" not in server.heard
+    said = service.talk.upgrade + service.talk.hello
     if answer == b"S":
-        server.wait_until(lambda: len(server.heard) >= len(service.talk.hello), "start")  # type: ignore[union-attr]
-        assert server.heard == service.talk.upgrade + service.talk.hello
+        server.wait_until(lambda: len(server.heard) >= len(said), "start")
+        assert server.heard == said
 
 
 def test_tls_with_a_protocol_by_name(asking: Asking) -> None:
@@ -742,7 +748,7 @@ def test_a_service_is_asked_until_it_answers(asking: Asking) -> None:
     assert watching.troubles == ["LOADING a", "closed the connection without an answer"], "each new reason once"
     assert 0.05 + 0.1 + 0.2 <= watching.ready[0] < CEILING_S
     assert server.count == 4
-    assert not any(timer.callback for timer in asking.loop._timers if timer.deadline < asking.loop.now() + 10)
+    asking.run_until(lambda: not any(timer.callback for timer in asking.loop._timers))  # it will not ask again
     watching.watch.close()
     assert len(watching.ready) == 1
 

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,8 +111,8 @@ class Ground:
         self.probers.append(prober)
         return prober
 
-    def notify(self, name: str = "web.1", **kwargs: bool) -> NotifySocket:
-        made = NotifySocket(self.loop, "123-456", name, **kwargs)
+    def notify(self, name: str = "web.1") -> NotifySocket:
+        made = NotifySocket(self.loop, "123-456", name)
         made.on_ready = lambda: self.tell("READY")
         self._follow(made)
         return made
@@ -183,7 +184,8 @@ def open_fds() -> set[str]:
 @pytest.fixture
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
     monkeypatch.chdir(tmp_path)  # as procman itself changes to the root
-    with port_block() as port:
+    with port_block() as port, tempfile.TemporaryDirectory(dir="/tmp") as short:  # an address of a socket is short
+        monkeypatch.setenv("TMPDIR", short)
         # What procman opens once and keeps: /dev/null.
         warm = Ground(tmp_path, port)
         warm.call("exit 0")
@@ -575,9 +577,8 @@ def test_a_line_that_comes_when_nobody_asks_any_more(ground: Ground) -> None:
     [tap] = ground.taps
     tap(b"ready\n")
     prober.close()  # in the turn of the line
-    ground.loop.call_later(0, lambda: ground.tell("later"))
-    ground.until_told("later")
-    assert ground.told == ["later"]
+    ground.call("exit 0")  # some turns
+    assert ground.told == []
 
 
 # --- a command ---
@@ -816,11 +817,9 @@ def send(ground: Ground, address: str, *messages: str) -> int:
     return ground.call(sender(*messages), NOTIFY_SOCKET=address)
 
 
-@pytest.mark.parametrize("is_abstract", [True, False])
-def test_notify(ground: Ground, is_abstract: bool) -> None:
-    made = ground.notify(is_abstract=is_abstract)
+def test_notify(ground: Ground) -> None:
+    made = ground.notify()
     assert made.reason == "it has not sent READY=1"
-    assert made.address.startswith("@") == is_abstract
     assert send(ground, made.address, "STATUS=loading", "STATUS=loading", "READY=1\\nSTATUS=up") == 0
     ground.until_told("READY")
     assert ground.told == ["loading", "READY"]
@@ -833,23 +832,37 @@ def test_notify(ground: Ground, is_abstract: bool) -> None:
     ground.assert_idle()
 
 
-def test_notify_by_a_file_leaves_none(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(ground.root))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    made = ground.notify(is_abstract=False)
-    path = Path(made.address)
-    assert path.parent.parent == ground.root
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    made.close()
-    assert not path.parent.exists()
+def test_notify_leaves_no_file(ground: Ground) -> None:
+    first, second = ground.notify(), ground.notify("web.2")
+    directory = Path(first.address).parent
+    assert directory.parent == Path(os.environ["TMPDIR"])
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    first.close()
+    assert os.listdir(directory) == [Path(second.address).name]
+    second.close()
+    assert not directory.exists()
 
 
 def test_notify_in_a_directory_that_is_not_there(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_fds()
-    monkeypatch.setattr("tempfile.tempdir", str(ground.root / "gone"))
+    monkeypatch.setenv("TMPDIR", "/tmp/is-not-there")
     with pytest.raises(OSError, match="No such file"):
-        NotifySocket(ground.loop, "123-456", "web.1", is_abstract=False)
+        NotifySocket(ground.loop, "123-456", "web.1")
     assert open_fds() == before
+
+
+@pytest.mark.parametrize("kind", ["open", "link", "file"])
+def test_notify_where_somebody_else_was_first(ground: Ground, kind: str) -> None:
+    place = Path(os.environ["TMPDIR"]) / "procman-123-456"
+    if kind == "open":
+        place.mkdir(mode=0o755)
+        place.chmod(0o755)
+    elif kind == "link":
+        place.symlink_to(ground.root)
+    else:
+        place.write_text("")
+    with pytest.raises(FileExistsError):
+        NotifySocket(ground.loop, "123-456", "web.1")
 
 
 def test_notify_of_several_instances_at_once(ground: Ground) -> None:
@@ -903,7 +916,7 @@ def test_notify_with_descriptors(ground: Ground) -> None:
     ours, theirs = os.pipe()
     before = len(open_fds())
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as peer:
-        peer.connect("\0" + made.address[1:])
+        peer.connect(made.address)
         for text in (b"BARRIER=1", b"READY=1"):
             socket.send_fds(peer, [text], [theirs])
     ground.until_told("READY")
@@ -914,13 +927,12 @@ def test_notify_with_descriptors(ground: Ground) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
-@pytest.mark.parametrize("is_abstract", [True, False])
-def test_what_another_user_sends_does_not_count(ground: Ground, is_abstract: bool) -> None:
-    made = ground.notify(is_abstract=is_abstract)
-    if not is_abstract:
-        Path(made.address).chmod(0o666)
-        assert send(ground, made.address, "user:65534", "READY=1") == errno.EACCES  # it cannot even come in
-        Path(made.address).parent.chmod(0o711)
+def test_what_another_user_sends_does_not_count(ground: Ground) -> None:
+    made = ground.notify()
+    Path(made.address).chmod(0o666)
+    assert send(ground, made.address, "user:65534", "READY=1") == errno.EACCES  # it cannot even come in
+    for directory in Path(made.address).parents[:2]:
+        directory.chmod(0o711)
     assert send(ground, made.address, "user:65534", "READY=1") == 0
     ground.until(lambda: ground.told)
     assert ground.told == ["user 65534 sent a message, and only what user 0 sends counts"]

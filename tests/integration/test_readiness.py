@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
+from tests.faults.helpers import guard_and_supervisor
 from tests.support.app import App, Run
 
 SLEEP = "exec sleep 1000"
@@ -34,7 +37,7 @@ def order(run: Run, *wanted: tuple[str, str]) -> list[tuple[str, str]]:
 
 def stop(run: Run) -> None:
     run.signal(signal.SIGTERM)
-    assert run.wait() == 0
+    assert run.wait() == 0, run.failure("stopped")
 
 
 # --- each kind ---
@@ -64,6 +67,24 @@ def test_ready_when_it_says_so_and_not_before(app: App, kind: str) -> None:
     run.wait_notice("^ready after [0-9.]+ s$")
     run.wait_notice("^all ready after ")
     stop(run)
+
+
+@pytest.mark.parametrize("victim", ["nobody", "supervisor", "guard"])
+def test_the_sockets_for_notifications_are_gone_behind_the_run(app: App, victim: str) -> None:
+    run = app(
+        "web: echo $NOTIFY_SOCKET; exec sleep 1000", procman__toml=toml(web='ready = { notify = true, within = "inf" }')
+    ).start("web=2")
+    run.wait_all("output", ["web.1", "web.2"])
+    sockets = [Path(run.output_of(f"web.{number}")[0]) for number in (1, 2)]
+    assert all(path.is_socket() for path in sockets)
+    assert sockets[0].parent == sockets[1].parent
+    if victim == "nobody":
+        run.signal(signal.SIGTERM)
+    else:
+        guard, supervisor = guard_and_supervisor(run)
+        os.kill(supervisor if victim == "supervisor" else guard, signal.SIGKILL)
+    run.wait()
+    run.wait_until(lambda: not sockets[0].parent.exists(), "directory removed")
 
 
 def test_the_one_line_that_says_where_all_are(app: App) -> None:
@@ -191,7 +212,7 @@ def test_liveness_of_one_that_hangs(app: App) -> None:
 
 # --- in order ---
 
-DB = 'ready = { port = true }'
+DB = "ready = { port = true }"
 
 
 def test_who_needs_another_starts_behind_it_and_stops_before_it(app: App) -> None:
@@ -259,7 +280,18 @@ def test_one_whose_need_is_not_ready_in_time_does_not_start(app: App) -> None:
     run = app(f"web: {SLEEP}\ndb: {SLEEP}", procman__toml=sections).start()
     assert run.wait() == 75
     assert "cannot start: db.1 has failed" in run.notices()
+    assert "web.1 cannot start: db.1 has failed; nothing is left running" in run.notices()
     assert not [event for event in run.events if event.is_("started", "web.1")]
+
+
+def test_a_need_that_is_named_twice_is_told_once(app: App) -> None:
+    run = app(
+        f"web: {SLEEP}\ndb: sleep 0.2; echo up; {SLEEP}",
+        procman__toml=toml(web='needs = ["db", "db"]', db='ready = { log = "up" }'),
+    ).start()
+    run.wait_for("ready", "web.1")
+    assert "waiting for db" in run.notices()
+    stop(run)
 
 
 def test_a_type_brings_what_it_needs(app: App) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def test_what_was_stopped_stays_down(app: App) -> None:
     asked = app.call("reload")
     assert asked.lines[1:] == ["web.1 stays down with new settings", ""]
     assert count(run, "started", "web.1") == 1
-    assert app.call("start", "web").code == 0
+    assert app.call("restart", "web").code == 0
     assert Path(f"/proc/{second_pid(run, 'web.1')}/cmdline").read_bytes().endswith(b"1001\0")
 
 
@@ -181,6 +182,7 @@ def test_one_that_does_not_come_up(app: App) -> None:
 SERVER = """
 import os, signal, socket
 listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger
 listener.bind(("127.0.0.1", int(os.environ["PORT"])))
 listener.listen()
 print("bound", os.environ["PORT"], flush=True)
@@ -188,11 +190,17 @@ signal.pause()
 """
 
 
+def assert_after(run: Run, name: str, holder: str) -> None:
+    """See that the last start of `name` came behind the first end of the one that had its port."""
+    order = [(event.event, event.name) for event in run.events]
+    assert order.index(("exited", holder)) < len(order) - order[::-1].index(("started", name))
+
+
 def test_a_type_put_in_front_moves_all_ports(app: App) -> None:
     """Each has bound its port: who gets it next can only start when it is free."""
     app.write("server.py", SERVER)
     server = f"exec {PYTHON} server.py $PORT"
-    run = started(app, f"web: {server}\nworker: {server}\n", "web=2", "worker")
+    run = started(app, f"web: {server}\nworker: {server}\n", "-c", "web=2", names=("web.2", "worker.1"))
     run.wait_output(f"bound {app.port + 100}", "worker.1")
     app(f"first: {server}\nweb: {server}\nworker: {server}\n")
     asked = app.call("reload")
@@ -201,6 +209,8 @@ def test_a_type_put_in_front_moves_all_ports(app: App) -> None:
     run.wait_output(f"bound {app.port + 101}", "web.2")
     assert set(states(app).values()) == {"ready"}
     assert not [event for event in run.events if event.is_("exited") and event.code != 143]
+    assert_after(run, "first.1", "web.1")
+    assert_after(run, "web.1", "worker.1")
 
 
 def test_a_new_type_gets_the_port_of_one_that_is_gone(app: App) -> None:
@@ -211,6 +221,7 @@ def test_a_new_type_gets_the_port_of_one_that_is_gone(app: App) -> None:
     app(f"web: {SLEEP}\nother: {server}\n")
     assert app.call("reload").code == 0
     run.wait_output(f"bound {app.port + 100}", "other.1")
+    assert_after(run, "other.1", "worker.1")
     assert count(run, "started", "web.1") == 1
 
 
@@ -407,6 +418,7 @@ def test_settings_of_the_run_wait_for_a_new_start(app: App) -> None:
     assert (asked.code, asked.text) == (0, "nothing to do\n")
     assert asked.err_text == "quiet, timestamp and log_memory will count from the next start on\n"
     run.wait_notice("^quiet, timestamp and log_memory will count")
+    assert app.call("reload").err_text == asked.err_text  # it still waits
 
 
 def own_files(run: Run) -> list[str]:
@@ -525,7 +537,51 @@ def test_the_answer_of_the_protocol(app: App) -> None:
     assert asked.wait() == 0, asked.err_text
     reply = json.loads(asked.lines[1])
     lists = {key: reply[key] for key in ("started", "restarted", "stopped", "adjusted", "kept", "notes")}
-    assert lists == {
-        "started": ["clock.1"], "restarted": ["web.1"], "stopped": ["worker.1"], "adjusted": [], "kept": [], "notes": [],
-    }  # fmt: skip
+    empty = {"stopped": ["worker.1"], "adjusted": [], "kept": [], "notes": []}
+    assert lists == {"started": ["clock.1"], "restarted": ["web.1"], **empty}
     assert [instance["name"] for instance in reply["instances"]] == ["web.1", "clock.1"]
+
+
+# --- what is not there yet ---
+
+
+def test_one_that_waits_for_what_it_does_not_need_any_more(app: App) -> None:
+    nobody = f"U=tcp://127.0.0.1:{app.port + 9}\n"
+    needs = '[process.web]\nneeds = ["U"]\n'
+    run = app(TWO, dotenv=nobody, procman__toml=needs).start()
+    run.wait_notice("waiting for U")
+    app(procman__toml="")
+    asked = app.call("reload")
+    assert (asked.code, asked.text) == (0, "web.1 goes on with new settings\n")
+    run.wait_for("ready", "web.1")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_one_that_waits_for_a_service_at_a_wrong_address(app: App) -> None:
+    needs = 'needs_within = "inf"\n[process.web]\nneeds = ["U", "db"]\n'
+    procfile = f"web: {PRINTS_A}\ndb: {SLEEP}\n"
+    run = app(procfile, dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n", procman__toml=needs).start()
+    run.wait_notice("waiting for U")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        app(dotenv=f"U=tcp://127.0.0.1:{server.getsockname()[1]}\nA=new\n")
+        assert app.call("reload").code == 0
+        run.wait_output("A=new", "web.1")
+    assert count(run, "started", "web.1") == 1
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_a_new_liveness_probe_counts_at_once(app: App) -> None:
+    run = started(app)
+    web, worker = run.pid_of("web.1"), run.pid_of("worker.1")
+    app(procman__toml='[process.web]\nliveness = { command = "exit 3", every = "50ms", failures = 2 }\n')
+    asked = app.call("reload")
+    assert (asked.code, asked.text) == (0, "web.1 goes on with new settings\n")
+    run.wait_notice("is not healthy: its command exited with 3")
+    app(procman__toml="")  # and one that is gone does no more
+    assert app.call("reload").code == 0
+    assert second_pid(run, "web.1") != web
+    assert run.pid_of("worker.1") == worker
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0

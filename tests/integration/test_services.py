@@ -1,4 +1,4 @@
-"""`procman services`: each attached resource, its state, its delay, who needs it; and nothing secret (docs/services.md)."""
+"""`procman services`: each attached resource, its state, its delay, who needs it; no secrets (docs/services.md)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_types_need_and_what_else_dotenv_names(app: App, serve: Serve) -> N
         "needed_by": ["web", "worker"],
     }
     assert (found["MAIL"]["state"], found["MAIL"]["needed_by"]) == ("up", [])
-    assert (found["CACHE"]["state"], found["CACHE"]["reason"], found["CACHE"]["delay_ms"]) == ("unchecked", "a file", None)
+    assert [found["CACHE"][field] for field in ("state", "reason", "delay_ms")] == ["unchecked", "a file", None]
     assert redis.count == smtp.count == 1, "asked once"
     assert SECRET.encode() not in redis.heard + smtp.heard
 

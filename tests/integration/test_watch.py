@@ -198,7 +198,7 @@ def test_what_the_user_has_stopped_stays_down(app: App) -> None:
     wait_restarts(run, "worker.1", 1)
     assert changes(run) == ["app.py has changed: restarting worker"]
     assert count(run, "started", "web.1") == 1
-    assert app.call("start", "web").code == 0
+    assert app.call("restart", "web").code == 0
     app.write("app.py", "again")
     wait_restarts(run, "web.1", 2)
     assert changes(run)[1:] == ["app.py has changed: restarting web, worker"]

@@ -14,7 +14,6 @@ import select
 import socket
 import struct
 import threading
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.support.app import CEILING_S
@@ -87,7 +86,7 @@ class Proxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.behave(REFUSE)
 
     def behave(self, behaviour: Behaviour) -> None:
@@ -175,14 +174,17 @@ class _Connection:
     def pass_on(self, server: socket.socket) -> None:
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         left = self.how.limit_bytes
+        sources = [self.client, server]
         while True:
-            ready = self._wait(self.client, server)
+            ready = self._wait(*sources)
             if self.client in ready:
                 server.sendall(self._hear())
             if server in ready:
                 data = server.recv(65_536)
-                if not data:
+                if not data and (left is None or self.how.ends):
                     raise _Ended
+                if not data:
+                    sources.remove(server)  # what is withheld stays so
                 if self.how.delay_s:
                     self._wait(timeout_s=self.how.delay_s)
                 self._say(data[:left])

@@ -5,8 +5,8 @@
         server.release()         # until then it says that it is still starting, if it can be held there
         assert server.is_usable()
 
-Each runs as nobody where its tests run as root, dies with the tests, and is proved to be gone when the block ends. What
-`urls` holds of a user and a password is known to no server: nobody may send it.
+Each runs as nobody where its tests run as root, is killed with them if it can be, and proved to be gone when the block
+ends. What `urls` holds of a user and a password is known to no server: nobody may send it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Self
 
 from tests.support.app import CEILING_S
@@ -58,6 +57,7 @@ class Server:
     url_kinds: ClassVar[tuple[str, ...]] = ("plain",)  # keys of `urls`: "plain", and "tls" if it speaks that
     needs_root: ClassVar[bool] = False
     stop_signal: ClassVar[int] = signal.SIGTERM
+    speaks_first: ClassVar[bool] = False
     can_be_held: ClassVar[bool] = False  # before `release` it listens, and answers that it is still starting
     logs_logins: ClassVar[bool] = False  # a login that fails leaves the user's name in `logs()`
 
@@ -97,7 +97,7 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         left = self.close()
         if error is None:
             assert left == {}, f"{self.name} left behind"
@@ -175,11 +175,12 @@ class Server:
     def _argv(self, program: str, *arguments: object) -> list[str]:
         found = find(program)
         assert found is not None, program
-        rights = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"] if _IS_ROOT and not self.needs_root else []
-        return ["setpriv", "--pdeathsig", "KILL", *rights, found, *map(str, arguments)]
+        rights = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+        drop = rights if _IS_ROOT and not self.needs_root else []
+        return ["setpriv", "--pdeathsig", "KILL", *drop, found, *map(str, arguments)]
 
     def _spawn(self, program: str, *arguments: object, **environment: str) -> None:
-        with open(self.log_directory / f"{program}.out", "ab") as log:
+        with open(self.log_directory / f"{Path(program).name}.out", "ab") as log:
             process = subprocess.Popen(
                 self._argv(program, *arguments),
                 cwd=self.directory,
@@ -316,6 +317,7 @@ class MariaDB(Server):
         "mariadb-install-db": "mariadb-server-core",
         "mariadb": "mariadb-client-core",
     }
+    speaks_first = True
     logs_logins = True
 
     @property
@@ -324,7 +326,8 @@ class MariaDB(Server):
 
     def prepare(self) -> None:
         data = f"--datadir={self.directory}/data"
-        self._run("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db")
+        options = ("--auth-root-authentication-method=normal", "--skip-test-db")
+        self._run("mariadb-install-db", "--no-defaults", data, *options)
 
     def start(self) -> None:
         here = self.directory
@@ -380,7 +383,7 @@ class Redis(Server):
     def _options(self, *options: str) -> list[str]:
         tls = ["--tls-port", self.tls_port, "--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"]
         tls += ["--tls-ca-cert-file", "tls.crt", "--tls-auth-clients", "no"]
-        return [*map(str, ["--port", self.port, "--bind", HOST, "--requirepass", ADMIN_PASSWORD, *tls]), *options]
+        return [*map(str, ["--port", self.port, "--bind", HOST, *tls]), *options]
 
     def start(self) -> None:
         slow = ("--key-load-delay", str(self.KEY_DELAY_US), "--loading-process-events-interval-bytes", "1024")
@@ -389,8 +392,14 @@ class Redis(Server):
     def release(self) -> None:
         self._cli("config", "set", "key-load-delay", "0")
 
+    def demand_password(self, password: str) -> None:
+        self._cli("config", "set", "requirepass", password)
+
+    def take_back_password(self, password: str) -> None:
+        self._cli("--pass", password, "config", "set", "requirepass", "")
+
     def _cli(self, *arguments: str) -> str:
-        return self._try("redis-cli", "-h", HOST, "-p", self.port, *arguments, REDISCLI_AUTH=ADMIN_PASSWORD).stdout
+        return self._try("redis-cli", "-h", HOST, "-p", self.port, *arguments).stdout
 
     def is_usable(self) -> bool:
         return self._cli("ping") == "PONG\n"
@@ -407,6 +416,7 @@ class Memcached(Server):
     name = "memcached"
     url_kinds = ("plain", "with a user")  # who logs in speaks the older protocol, in bytes
     packages: ClassVar = {"memcached": "memcached"}
+    stop_signal = signal.SIGKILL  # or it would take a second
 
     @property
     def urls(self) -> dict[str, str]:
@@ -440,7 +450,8 @@ class RabbitMQ(Server):
             f"listeners.tcp.1 = {HOST}:{self.port}\nlisteners.ssl.1 = {HOST}:{self.tls_port}\n"
             f"ssl_options.certfile = {self.directory}/tls.crt\nssl_options.keyfile = {self.directory}/tls.key\n"
             f"ssl_options.cacertfile = {self.directory}/tls.crt\n"
-            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\nlog.file.level = debug\n",
+            f"default_user = {ADMIN}\ndefault_pass = {ADMIN_PASSWORD}\n"
+            "log.file = false\nlog.console = true\nlog.console.level = debug\n",
         )
 
     def start(self) -> None:
@@ -460,6 +471,7 @@ class RabbitMQ(Server):
             RABBITMQ_PID_FILE=f"{here}/pid",
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
             ERL_CRASH_DUMP_SECONDS="0",
+            RUNNING_UNDER_SYSTEMD="1",  # then its script becomes the server, instead of waiting for it
         )
 
     def is_usable(self) -> bool:
@@ -517,6 +529,7 @@ class Postfix(Server):
     url_kinds = ("plain", "tls")
     packages: ClassVar = {"postfix": "postfix", "openssl": "openssl"}
     needs_root = True
+    speaks_first = True
 
     @property
     def urls(self) -> dict[str, str]:
@@ -532,23 +545,27 @@ class Postfix(Server):
         self._write(
             "etc/main.cf",
             f"compatibility_level = 3.6\nqueue_directory = {here}/queue\ndata_directory = {here}/data\n"
-            "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nshlib_directory = /usr/lib/postfix\n"
-            "meta_directory = /etc/postfix\nmail_owner = postfix\nsetgid_group = postdrop\n"
-            f"maillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
+            "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\n"
+            "shlib_directory = /usr/lib/postfix\nmeta_directory = /etc/postfix\nmail_owner = postfix\n"
+            f"setgid_group = postdrop\nmaillog_file_prefixes = {here}\nmaillog_file = {here}/log/mail.log\n"
             "inet_protocols = ipv4\ninet_interfaces = 127.0.0.1\nmyhostname = elsewhere.test\nmydestination =\n"
             "alias_maps =\nlocal_recipient_maps =\n"
-            f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {here}/tls.crt\nsmtpd_tls_key_file = {here}/tls.key\n",
+            "smtpd_tls_security_level = may\n"
+            f"smtpd_tls_cert_file = {here}/tls.crt\nsmtpd_tls_key_file = {here}/tls.key\n",
         )
         self._write(
             "etc/master.cf",
             f"{HOST}:{self.port} inet n - n - - smtpd -v\n"
             f"{HOST}:{self.tls_port} inet n - n - - smtpd -v -o smtpd_tls_wrappermode=yes\n"
-            "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\nrewrite unix - - n - - trivial-rewrite\n"
-            "cleanup unix n - n - 0 cleanup\nproxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
+            "postlog unix-dgram n - n - 1 postlogd\nanvil unix - - n - 1 anvil\n"
+            "rewrite unix - - n - - trivial-rewrite\ncleanup unix n - n - 0 cleanup\n"
+            "proxymap unix - - n - - proxymap\ntlsmgr unix - - n 1000? 1 tlsmgr\n",
         )
+        self._run("postfix", "-c", f"{here}/etc", "check")
 
     def start(self) -> None:
-        self._spawn("postfix", "-c", f"{self.directory}/etc", "start-fg")
+        # Not by its script, which nobody can end: `master` would leave for a session of its own.
+        self._spawn("/usr/lib/postfix/sbin/master", "-c", f"{self.directory}/etc", "-d")
 
     def is_usable(self) -> bool:
         try:
@@ -602,7 +619,8 @@ class Nginx(Server):
 
     def start(self) -> None:
         here = self.directory
-        self._spawn("nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/log/error.log", "-g", "error_log log/error.log info;")
+        log = f"{here}/log/error.log"
+        self._spawn("nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", log, "-g", f"error_log {log} info;")
 
     def _status(self, **headers: str) -> int:
         client = http.client.HTTPConnection(HOST, self.port, timeout=CEILING_S)

@@ -25,7 +25,7 @@ class Peer:
         """Read `count` bytes, or less if the client closes before."""
         heard = b""
         with contextlib.suppress(OSError):
-            while len(heard) < count and (data := self.socket.recv(count - len(heard))):
+            while len(heard) < count and (data := self.socket.recv(min(65_536, count - len(heard)))):
                 heard += data
                 self.server.note(data)
         return heard
