@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from procman.events import Event, Output
 from procman.records import NamedTuple
@@ -59,11 +59,15 @@ class Ring:
         if shelf.held_bytes > self._limit_bytes:
             self._trim(shelf)
 
-    def history(self, names: Collection[str]) -> tuple[list[Event], dict[str, int]]:
-        """Return what is kept of the instances `names`, oldest first, and how many bytes of each have dropped out."""
+    def history(self, names: Collection[str], limit_bytes: int | None = None) -> tuple[list[Event], dict[str, int]]:
+        """Return what is kept of the instances `names`, oldest first, and how many bytes of each are not in it.
+
+        With a limit these are the last events of each, whose output is no more than that.
+        """
         shelves = {name: self._shelves[name] for name in names if name in self._shelves}
-        kept = sorted(kept for shelf in shelves.values() for kept in shelf.kept)
-        return [event for _, event in kept], {name: s.dropped_bytes for name, s in shelves.items() if s.dropped_bytes}
+        newest = {name: _newest(shelf, limit_bytes) for name, shelf in shelves.items()}
+        kept = sorted(kept for some, _ in newest.values() for kept in some)
+        return [event for _, event in kept], {name: missing for name, (_, missing) in newest.items() if missing}
 
     def tail(self, name: str, size: int) -> bytes:
         """Return the last bytes that instance `name` wrote, at most `size`."""
@@ -87,3 +91,21 @@ class Ring:
             if type(event) is Output:
                 shelf.held_bytes -= len(event.block)
                 shelf.dropped_bytes += len(event.block)
+
+
+def _newest(shelf: _Shelf, limit_bytes: int | None) -> tuple[Iterable[Kept], int]:
+    """Return the last events of a shelf, and how many bytes came before them."""
+    if limit_bytes is None or shelf.held_bytes <= limit_bytes:
+        return shelf.kept, shelf.dropped_bytes
+    chosen: list[Kept] = []
+    older = iter(reversed(shelf.kept))
+    for kept in older:
+        limit_bytes -= _size_of(kept)
+        if limit_bytes < 0:
+            return reversed(chosen), shelf.dropped_bytes + _size_of(kept) + sum(map(_size_of, older))
+        chosen.append(kept)
+    return reversed(chosen), shelf.dropped_bytes
+
+
+def _size_of(kept: Kept) -> int:
+    return len(kept.event.block) if type(kept.event) is Output else 0

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "procman.cli.check",
     "env": "procman.cli.env",
     "ps": "procman.cli.ps",
+    "top": "procman.cli.top",
     "logs": "procman.cli.logs",
     "attach": "procman.cli.attach",
     "stop": "procman.cli.stop",

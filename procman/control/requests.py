@@ -266,7 +266,9 @@ class Requests:
     def _logs(self, request: Message, connection: Connection) -> None:
         names = [instance.spec.name for instance in self._instances(request)]
         wanted = frozenset(request.get("names") or ())
-        events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
+        limit = request.get("bytes")
+        limit_bytes = limit if type(limit) is int else None
+        events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))], limit_bytes)
         connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
         if request.get("follow"):
             connection.send_events([{"event": "live"}])
