@@ -6,14 +6,13 @@ by the end of its pipe; whoever owns the loop reaps it, as all children (`Reaper
 
 from __future__ import annotations
 
+import _socket  # the part of socket that needs no other module
 import errno
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-
-import _socket  # the part of socket that needs no other module
 
 from procman.loop import Loop
 from procman.protocols import Talk, Verdict
@@ -116,8 +115,7 @@ class Dialogue:
                 self._peer = _Lookup(self._loop, target, command, self._on_found, self._on_answer)
         except OSError as error:
             # Through the loop, or a thousand refusals at once would be as deep a stack.
-            what = _reason_of(error.errno or 0) if target.family else _unresolved(os.strerror(error.errno or 0))
-            failure = Verdict(False, what)
+            failure = Verdict(False, _why_not_tried(target, error))
             rank = _rank_of(error.errno or 0)
             self._timer.cancel()
             self._timer = self._loop.call_later(0.0, lambda: self._on_answer(failure, rank))
@@ -165,9 +163,16 @@ def _targets(host: str, port: int) -> list[_Target]:
     return [_Target(host, int(family), address) for family, _, _, _, address in found[:1]]
 
 
+def _why_not_tried(target: _Target, error: OSError) -> str:
+    if not target.family:
+        return _unresolved(os.strerror(error.errno or 0))
+    return _reason_of(error.errno) if error.errno else "the path of its socket is too long"
+
+
 _REASONS = {
     errno.ENOENT: "no such socket",
     errno.EAGAIN: "takes no more connections",
+    errno.ECONNRESET: "closed the connection without an answer",
     errno.ETIMEDOUT: "no connection: it does not answer",
 }
 
@@ -177,6 +182,8 @@ def _reason_of(number: int) -> str:
 
 
 def _rank_of(number: int) -> int:
+    if number == errno.ECONNRESET:
+        return _SPOKE
     return _REFUSED if number in (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES, errno.EAGAIN) else _NO_WAY
 
 
@@ -345,7 +352,8 @@ class _Peer:
         elif found is not None:
             self._answer(found)
         elif is_closed or len(self._received) > MAX_ANSWER:
-            self._answer(Verdict(False, "closed the connection without an answer" if is_closed else "its answer has no end"))
+            reason = "closed the connection without an answer" if is_closed else "its answer has no end"
+            self._answer(Verdict(False, reason))
 
 
 _NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE; this holds whatever it is set to
@@ -445,7 +453,7 @@ class _Lookup:
             null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self._pid = os.posix_spawn(
                 command[0],
-                command,
+                list(command),
                 {name: value for name, value in os.environ.items() if not name.startswith("PROCMAN_")},
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((null_fd, child_fd, null_fd))],
                 setsid=True,  # Ctrl-C is not for it

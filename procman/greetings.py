@@ -112,7 +112,7 @@ _POSTGRES_NOT_READY = (b"57P01", b"57P02", b"57P03")
 
 @_judge(POSTGRESQL)
 def judge_postgres(received: bytes) -> _Reading:
-    """Any demand for authentication, and any error but 57P01 to 57P03, mean that it is up: that is what pg_isready says.
+    """Any demand for authentication, and any error but 57P01 to 57P03, mean that it is up: so says pg_isready.
 
     So 53300, too many connections, is ready: that server has long started, and waiting would not make room.
     """
@@ -130,7 +130,9 @@ def judge_postgres(received: bytes) -> _Reading:
     fields = {field[:1]: field[1:] for field in received[5 : 1 + length].split(b"\0")}
     if not re.fullmatch(rb"[0-9A-Z]{5}", fields.get(b"C", b"")):
         return False
-    return Verdict(False, told(fields.get(b"M", b""))) if fields[b"C"] in _POSTGRES_NOT_READY else True
+    if fields[b"C"] not in _POSTGRES_NOT_READY:
+        return True
+    return Verdict(False, told(fields.get(b"M", b"")) or "is not ready")
 
 
 def _postgres_without_length(text: bytes) -> _Reading:
@@ -138,7 +140,7 @@ def _postgres_without_length(text: bytes) -> _Reading:
     if b"\r" in text or len(text) > MAX_LINE:
         return False
     text, end, _ = text.partition(b"\0")
-    return Verdict(False, told(text)) if end else None
+    return Verdict(False, told(text) or "is not ready") if end else None
 
 
 def judge_postgres_tls(received: bytes) -> bool | Verdict | None:
@@ -181,7 +183,7 @@ _REDIS_NOT_READY = (b"LOADING", b"MASTERDOWN", b"BUSY")
 
 @_judge(REDIS)
 def judge_redis(received: bytes) -> _Reading:
-    """Any error but three comes from a server that has read the command: -NOAUTH, -NOPERM, -DENIED, -ERR max clients."""
+    """Any error but three comes from a server that is up: -NOAUTH, -NOPERM, -DENIED, -ERR max number of clients."""
     if not _may_become(received, b"+PONG\r", b"+PONG\n", b"-"):
         return False
     line = _line(received)
@@ -242,7 +244,9 @@ def judge_http(received: bytes) -> _Reading:
     status = re.match(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]", received)
     if status is None:
         return False
-    return True if status[1] < b"500" or status[1] == b"501" else Verdict(False, f"answers {status[1].decode()}")
+    if status[1] >= b"500" and status[1] != b"501":
+        return Verdict(False, f"answers {status[1].decode()}")
+    return True if re.search(rb"\n\r?\n", received) else None  # the answer to HEAD ends with its header
 
 
 _AMQP_START = b"\0\x0a\0\x0a"  # class 10, method 10

@@ -63,6 +63,7 @@ def run_guarded(
     try:
         return _Guard(child, run_id, tell, adopts).wait()
     finally:
+        sweep.remove_socket_directory(run_id)
         if modes is not None:
             modes.give_back()
 

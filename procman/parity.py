@@ -16,7 +16,6 @@ from procman.environment import EnvFile
 from procman.errors import WARNING, Problem, SourceRef, quoted
 from procman.procfile import ProcessType
 from procman.protocols import FILE, SCHEMES, SOCKET, TCP
-from procman.records import NamedTuple
 
 ENV = ".env"
 PRODUCTION = ".env.production"
@@ -45,14 +44,14 @@ def names_beside(example: EnvFile, text: str, env: EnvFile | None, others: Itera
     found = []
     if missing := _in_order(example, theirs - mine - {*others}):
         if env:
-            message = f"{_listed(missing)} missing from {env.path}"
+            message = f"{_listed(missing)} missing from {SourceRef(env.path)}"
             hint = "set there what the app needs; here comment out what it can do without"
         else:
             message, hint = f"{_listed(missing)} not set: there is no {ENV}", f"copy this file to {ENV} and fill it in"
         found.append(_warning(message, "X, dev/prod parity", SourceRef(example.path), hint))
     if env and (unknown := _in_order(env, mine - theirs - _commented_out(text))):
         hint = "name there, without values, what others need to know of"
-        message = f"{_listed(unknown)} missing from {example.path}"
+        message = f"{_listed(unknown)} missing from {SourceRef(example.path)}"
         found.append(_warning(message, "X, dev/prod parity", SourceRef(env.path), hint))
     return found
 
@@ -106,7 +105,7 @@ def kinds_beside(env: EnvFile, production: EnvFile) -> list[Problem]:
         if len({_ALIKE.get(kind, kind) for kind in kinds}) == 1:
             continue
         mine, theirs = (_SHOWN.get(kind, kind) for kind in kinds)
-        message = f"{quoted(name)[1:-1]} is {theirs} here and {mine} in {env.path}"
+        message = f"{quoted(name)[1:-1]} is {theirs} here and {mine} in {SourceRef(env.path)}"
         hint = "use the same kind of backing service everywhere"
         found.append(_warning(message, "IV, backing services", binding.source, hint))
     return found
@@ -184,9 +183,13 @@ _SHELLS = frozenset(("sh", "bash", "dash", "zsh"))
 _SEPARATORS = frozenset(("&&", "||", ";", "|", "&", "(", ")", ";;", "|&"))
 
 
+MAX_COMMAND = 10_000
+"""Characters that are looked at: the time of shlex grows with the square of a word's length."""
+
+
 def bound_port(command: str) -> int | None:
     """Return the port that stands in `command` and that a server in it binds; None if there is none, or in doubt."""
-    if re.search(_MENTIONS_PORT, command):
+    if len(command) > MAX_COMMAND or re.search(_MENTIONS_PORT, command):
         return None
     for words in _commands(command):
         for word in _ports(words):
@@ -257,9 +260,9 @@ def _ports(words: list[str]) -> Iterator[str]:
 
 MANIFESTS: Mapping[str, tuple[str, ...]] = {
     "Python": (
-        *("pyproject.toml", "requirements*.txt", "requirements*.in", "requirements", "setup.py", "setup.cfg", "Pipfile"),
-        *("Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "pylock*.toml", "environment.yml", "environment.yaml"),
-        *("conda-lock.yml", "pixi.toml", "pixi.lock"),
+        *("pyproject.toml", "requirements*.txt", "requirements*.in", "requirements", "setup.py", "setup.cfg"),
+        *("Pipfile", "Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "pylock*.toml", "environment.yml"),
+        *("environment.yaml", "conda-lock.yml", "pixi.toml", "pixi.lock"),
     ),
     "Node": ("package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml"),
     "Bun": ("bun.lock", "bun.lockb"),
@@ -313,7 +316,7 @@ def folders_named(types: Iterable[ProcessType]) -> list[str]:
     """Return the relative folders that commands may name, as in `cd api && npm start` or `python shop/app.py`."""
     found: dict[str, None] = {}
     for entry in types:
-        for word in re.split(r"[\s\"'=;&|()<>:,]+", entry.command):
+        for word in re.split(r"[\s\"'=;&|()<>:,]+", entry.command[:MAX_COMMAND]):
             path = posixpath.normpath(word) if word else ""
             if not path or path.startswith(("/", "..", "-", "$", "~")) or path == "." or "\0" in path:
                 continue

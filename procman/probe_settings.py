@@ -13,7 +13,17 @@ from typing import Any
 from procman.config import duration
 from procman.errors import REFUSED, Problem, SourceRef, did_you_mean, quoted
 from procman.ports import MAX_PORT
-from procman.readiness import COMMAND, COMPLETED, HTTP, LOG, NOTIFY, PORT, Probe
+from procman.readiness import (
+    COMMAND,
+    COMPLETED,
+    HTTP,
+    LIVENESS_PAUSE_S,
+    LOG,
+    MIN_PAUSE_S,
+    NOTIFY,
+    PORT,
+    Probe,
+)
 from procman.records import NamedTuple
 
 READY = "ready"
@@ -22,9 +32,6 @@ LIVENESS = "liveness"
 KINDS = {READY: (PORT, HTTP, LOG, COMMAND, NOTIFY, COMPLETED), LIVENESS: (PORT, HTTP, COMMAND)}
 ASKING = (PORT, HTTP, COMMAND)
 """The kinds of probe that ask again and again; the others wait to be told."""
-
-LEAST_PAUSE_S = 0.01
-
 
 class _Key(NamedTuple):
     """A key of the inline table."""
@@ -85,7 +92,7 @@ def _within(value: Any) -> float:
 
 def _pause(value: Any) -> float:
     seconds = duration(value)
-    if not LEAST_PAUSE_S <= seconds < float("inf"):
+    if not MIN_PAUSE_S <= seconds < float("inf"):
         raise ValueError
     return seconds
 
@@ -208,7 +215,7 @@ def told(probe: Probe, place: str) -> str:
     if place == READY:
         words.append(f"within {probe.within_s:g} s" if probe.within_s < float("inf") else "within any time")
     if probe.kind in ASKING:
-        pause_s = probe.every_s or (None if place == READY else 10.0)
+        pause_s = probe.every_s or (None if place == READY else LIVENESS_PAUSE_S)
         words += [f"every {pause_s:g} s"] if pause_s else []
         words.append(f"timeout {probe.timeout_s:g} s")
     if place == LIVENESS:

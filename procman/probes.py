@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Mapping
 
+from procman import sweep
 from procman.errors import SpawnError, quoted
 from procman.kernel import signal_name
 from procman.loop import Loop, Timer
@@ -302,7 +304,7 @@ class _Command:
         self._pid = process.pid
         self._fd = process.output_fd
         reaper.watch(self._pid, self._on_exit)
-        loop.add_reader(self._fd, self._read)
+        loop.add_reader(self._fd, self._on_readable)
         self._timer: Timer | None = loop.call_later(timeout_s, self._on_timeout)
 
     def close(self) -> None:
@@ -319,6 +321,9 @@ class _Command:
             self._loop.remove(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+    def _on_readable(self) -> None:
+        self._read()
 
     def _read(self) -> bool:
         """Read once; tell whether there may be more."""
@@ -374,12 +379,11 @@ _UID = slice(4, 8)
 class NotifySocket:
     """Where one instance says READY=1 (sd_notify(3)). Made before its spawn: `address` is its NOTIFY_SOCKET.
 
-    Its messages are read until `close()`, for a sender that nobody listens to gets an error. On Linux the name is an
-    abstract one (unix(7)): it goes with us, whatever kills us. It has no mode, so what another user sends is dropped.
-    Elsewhere it is a file in a directory of mode 0700.
+    Its messages are read until `close()`, for a sender that nobody listens to gets an error. It is a file, as systemd's
+    is: not every sender knows what the "@" of an abstract name means. The guard removes it if we cannot.
     """
 
-    def __init__(self, loop: Loop, run_id: str, name: str, is_abstract: bool = sys.platform == "linux") -> None:
+    def __init__(self, loop: Loop, run_id: str, name: str) -> None:
         """Raises OSError."""
         import _socket  # the part of socket that needs no other module: this may be before the first child
 
@@ -401,7 +405,7 @@ class NotifySocket:
                 # Exactly so much that no descriptor finds room: the kernel closes what a sender passes on.
                 self._user_bytes = _socket.CMSG_SPACE(_UCRED_BYTES)
                 self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-            self.address = self._bind(run_id, name, is_abstract)
+            self.address = self._bind(run_id, name)
         except OSError:
             self._remove()
             raise
@@ -422,19 +426,19 @@ class NotifySocket:
             if directory:
                 os.rmdir(directory)
         except OSError:
-            pass  # somebody was quicker
+            pass  # another instance has its socket there, or somebody was quicker
 
-    def _bind(self, run_id: str, name: str, is_abstract: bool) -> str:
-        # Nobody else can have taken a name that cannot be guessed. An address has 108 bytes, 104 elsewhere (unix(7)).
-        token = os.urandom(8).hex()
-        if is_abstract:
-            address = f"procman/{run_id[:32]}/{name[:24]}/{token}"
-            self._socket.bind(f"\0{address}".encode())
-            return f"@{address}"
-        import tempfile
-
-        self._directory = tempfile.mkdtemp(prefix="procman-")  # of mode 0700
-        path = os.path.join(self._directory, "notify")
+    def _bind(self, run_id: str, name: str) -> str:
+        directory = sweep.socket_directory(run_id)
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            found = os.lstat(directory)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise
+        self._directory = directory
+        # A name of its own for each process: a late word of the last one is not taken for one of this.
+        path = os.path.join(directory, f"{name[:24]}-{os.urandom(4).hex()}")
         self._socket.bind(path)
         self._path = path
         return path

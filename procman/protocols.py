@@ -8,11 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from procman.greetings import AMQP, BEANSTALKD, HTTP, MEMCACHED, MONGODB, MYSQL, POSTGRESQL, REDIS, SMTP, TALKS
-from procman.greetings import MEMCACHED_BINARY_QUIT, MEMCACHED_BINARY_VERSION, POSTGRES_SSL_REQUEST
+from procman.greetings import (
+    AMQP,
+    BEANSTALKD,
+    HTTP,
+    MEMCACHED,
+    MEMCACHED_BINARY_QUIT,
+    MEMCACHED_BINARY_VERSION,
+    MONGODB,
+    MYSQL,
+    POSTGRES_SSL_REQUEST,
+    POSTGRESQL,
+    REDIS,
+    SMTP,
+    TALKS,
+    http_talk,
+    judge_connected,
+    judge_postgres_tls,
+)
 from procman.greetings import Talk as Talk
 from procman.greetings import Verdict as Verdict
-from procman.greetings import http_talk, judge_connected, judge_postgres_tls
 from procman.records import NamedTuple
 
 TCP = "TCP"
@@ -180,7 +195,7 @@ _POSTGRES_DIRECTORY = "/var/run/postgresql"
 def _places(url: _Url, scheme: _Scheme, query: dict[str, str], is_unix: bool) -> tuple[Hosts, str]:
     """Return hosts, and the path of a Unix socket."""
     if is_unix:
-        path = _decoded(url.path) if url.path.strip("/") else _decoded(url.hosts)  # http+unix://%2Frun%2Fapp.sock
+        path = _decoded(url.hosts or url.path)  # http+unix://%2Frun%2Fapp.sock/page
         return (), _socket_path(path)
     if scheme.kind == POSTGRESQL:
         return _postgres_places(url, scheme, query)
@@ -201,7 +216,7 @@ def _listed(text: str, scheme: _Scheme) -> tuple[list[str], Hosts]:
         if _decoded(part).startswith("/"):
             paths.append(_socket_path(_decoded(part)))
             continue
-        found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(.*))?", part)
+        found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?", part)
         if found is None:
             raise ValueError("its host is none; an IPv6 address stands in brackets, as in [::1]:5432")
         hosts.append((_host(found[1], scheme), _port(found[2] or "", scheme)))
@@ -279,7 +294,8 @@ def _decoded(text: str) -> str:
     """Resolve %2F and the like."""
     if "%" not in text:
         return text
-    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "replace")
+    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), data)
     return data.decode("utf-8", "replace")
 
 

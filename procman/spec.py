@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from procman.config import Settings
+from procman.config import DEFAULT, Settings
 from procman.errors import ConfigError, ProcfileError, SourceRef
 from procman.formation import RELEASE
 from procman.ports import assign_ports, port_of
@@ -137,7 +137,10 @@ def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> li
     found = {}
     for spec in (spec for spec in specs if spec.process_type in releases):
         found[spec.name] = spec._replace(
-            ready=Probe(COMPLETED, spec.source, within_s=float("inf")), restart=spec.restart._replace(mode=NEVER), on_exit="fail", needs=tuple(first)
+            ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
+            restart=spec.restart._replace(mode=NEVER),
+            on_exit="fail",
+            needs=tuple(name for name in first if name != spec.process_type),
         )
         if spec.process_type not in first:
             first.append(spec.process_type)
@@ -235,6 +238,8 @@ def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
     if name in settings.can_die:
         return "ignore"
     if own is None or own.on_exit is None:
+        if own is not None and own.watch and settings.origin("on_exit") == DEFAULT:
+            return "ignore"  # a mistake in a file is mended in the next minute
         # One that is there to end must not end the run by that.
         is_done = own is not None and own.ready is not None and own.ready.is_by_end
         return "fail" if is_done and settings.on_exit == "stop" else settings.on_exit

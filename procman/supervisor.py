@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from procman import lifecycle, sweep
-from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, ReadinessTimeout, SpawnError
+from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
 from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restarting, Started, Stopping
-from procman.instance import Fault, Instance
+from procman.instance import Instance
 from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
 from procman.lifecycle import ENDED, Action, Input, State
@@ -26,13 +24,13 @@ from procman.process import (
     spawn,
     stop_group,
 )
-from procman.ports import uses_port
 from procman.restart import decide, stays_down
 from procman.spec import ProcessSpec, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.dependencies import Dependencies
+    from procman.health import Health
     from procman.keyboard import Keyboard
     from procman.output import Feed, Multiplexer
 
@@ -83,8 +81,7 @@ class Supervisor:
         self._headless: dict[Instance, None] = {}  # the leader is gone, others are left
         self._needs_within_s = needs_within_s
         self._dependencies: Dependencies | None = None
-        self._awaited: dict[Instance, None] = {}  # who has something to wait for, until all of these are ready
-        self._began_s = loop.now()
+        self._health: Health | None = None
         self._stop_s: float | None = None  # monotonic time at which the run's end began
         self._last_stop_s = 0.0  # and at which the last one was told to stop
         self._signal_s: float | None = None
@@ -93,6 +90,7 @@ class Supervisor:
         self._killed: list[str] = []
         self._lost: list[str] = []
         self._is_scaled = False
+        self._watched: Collection[str] = ()  # process types that a changed file starts again
         self._is_over = False
 
     # --- from outside ---
@@ -100,10 +98,10 @@ class Supervisor:
     def start(self) -> None:
         """Spawn everything. Events are kept until `attach()`, so that nothing has to be imported before."""
         self._loop.on_signal(signal.SIGCHLD, self._on_child_signal)
-        self._depend(self._specs())
+        self._provide([instance.spec for instance in self.instances.values()])
         for instance in self.instances.values():
-            if instance.spec.ready or instance.spec.needs or instance.spec.services:
-                self._awaited[instance] = None
+            if self._health is not None:
+                self._health.expect(instance)
             self._await_needs(instance)
 
     def attach(self, multiplexer: Multiplexer) -> None:
@@ -114,8 +112,8 @@ class Supervisor:
             multiplexer.emit(event)
         for instance in self.instances.values():
             self._read_output(instance)
-            if instance.state is State.STARTING:
-                self._begin_probe(instance)
+            if instance.state is State.STARTING and self._health is not None:
+                self._health.begin(instance)
         self._on_child_signal()
         self._end_if_over()
 
@@ -232,6 +230,8 @@ class Supervisor:
         self._bring_up(instances, Input.RESTART)
 
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
+        if self.is_ending:
+            return  # nothing begins in a run that ends
         for instance in list(instances):
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
@@ -246,7 +246,7 @@ class Supervisor:
         """
         self._file_limit = file_limit
         self._is_scaled = True
-        self._depend(specs)
+        self._provide(specs)
         wanted = {spec.name: spec for spec in specs}
         for instance in reversed(list(self.instances.values())):
             if instance.spec.name not in wanted:
@@ -263,6 +263,23 @@ class Supervisor:
             elif self.instances[name].is_removed:
                 self.instances[name].is_removed = False
                 self.start_instances([self.instances[name]])
+
+    def replace(self, specs: Sequence[ProcessSpec], restarted: Collection[str], file_limit: int | None) -> None:
+        """Make `specs` the formation, as `scale` does; who runs on takes its new spec, and `restarted` begin anew.
+
+        One that the user has stopped stays down.
+        """
+        for spec in specs:
+            if spec.name in self.instances:
+                self.instances[spec.name].spec = spec
+        self.scale(specs, file_limit)
+        named = [self.instances[name] for name in restarted if name in self.instances]
+        self.restart_instances(instance for instance in named if not instance.is_held)
+
+    def watch_types(self, types: Collection[str]) -> None:
+        """Make `types` those that a changed file starts again: the run does not end while one of them is down."""
+        self._watched = types
+        self._end_if_over()
 
     def keyboard_of(self, instance: Instance) -> Keyboard | None:
         """Return what types at the instance's terminal; None if it has none, or no process."""
@@ -285,15 +302,16 @@ class Supervisor:
     def _forget_if_removed(self, instance: Instance) -> None:
         if instance.is_removed and instance.state in (State.EXITED, State.FAILED):
             self.instances.pop(instance.spec.name, None)
-            self._awaited.pop(instance, None)
+            if self._health is not None:
+                self._health.forget(instance)
             if instance.feed is not None and instance.feed.fd < 0:
                 self._feeds.pop(instance.feed, None)
 
     # --- the table (lifecycle.py) ---
 
     def _apply(self, instance: Instance, given: Input) -> None:
-        if given in (Input.START, Input.RESTART) and self._stop_s is not None:
-            return  # nothing begins in a run that ends
+        if given in (Input.START, Input.RESTART) and self.is_ending:
+            return
         row = lifecycle.row(instance.state, given)
         if row is None:
             return
@@ -344,11 +362,20 @@ class Supervisor:
 
     # --- what it needs ---
 
-    def _specs(self) -> Iterable[ProcessSpec]:
-        return (instance.spec for instance in self.instances.values())
+    def _provide(self, specs: Sequence[ProcessSpec]) -> None:
+        """See to it that who needs something can wait for it, and that who has a probe is asked."""
+        if self._health is None and any(spec.ready or spec.liveness or spec.needs or spec.services for spec in specs):
+            from procman.health import Health
 
-    def _depend(self, specs: Iterable[ProcessSpec]) -> None:
-        """See to it that who needs something can wait for it."""
+            self._health = Health(
+                self._loop,
+                self._reaper,
+                self._mark["PROCMAN_RUN"],
+                self.instances,
+                self._environment,
+                self._apply,
+                self._notice,
+            )
         if self._dependencies is None and any(spec.needs or spec.services for spec in specs):
             from procman.dependencies import Dependencies
 
@@ -396,7 +423,9 @@ class Supervisor:
         instance.strays.clear()
         spec = instance.spec
         try:
-            env = {**self._environment(spec), **self._notify_address(instance)}
+            env = self._environment(spec)
+            if self._health is not None:
+                env |= self._health.address_for(instance)
             terminal = self._terminal and (instance.size or self._terminal)
             process = spawn(spec, env, terminal, self._loop.now(), self._file_limit, self._ignored)
         except SpawnError as error:
@@ -416,90 +445,13 @@ class Supervisor:
         self._read_output(instance)
         if spec.ready is None:
             self._apply(instance, Input.IS_READY)
-        elif self._multiplexer is not None:
-            self._begin_probe(instance)
-
-    def _notify_address(self, instance: Instance) -> dict[bytes, bytes]:
-        """Return NOTIFY_SOCKET of its own for one that tells itself when it is ready (sd_notify(3))."""
-        instance.close_notify()
-        if instance.spec.ready is None or not instance.spec.ready.is_told:
-            return {}
-        from procman.probes import NotifySocket
-
-        try:
-            instance.notify = NotifySocket(self._loop, self._mark["PROCMAN_RUN"], instance.spec.name)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            self._notice(instance.spec.name, f"no socket for its notifications: {reason}")
-            return {}
-        return encoded({"NOTIFY_SOCKET": instance.notify.address})
-
-    def _begin_probe(self, instance: Instance) -> None:
-        """Ask the process that was just spawned whether it is ready."""
-        spec, probe = instance.spec, instance.spec.ready
-        assert probe is not None
-        # The stop signal has a timer of its own, so this one ends with the state.
-        instance.arm(self._loop, probe.within_s, partial(self._on_ready_timeout, instance))
-        on_ready = partial(self._apply, instance, Input.IS_READY)
-        if instance.notify is not None:
-            instance.notify.on_ready = on_ready
-        if not probe.is_asked:
-            return
-        from procman.probes import begin_ready
-
-        instance.prober = begin_ready(
-            self._loop, probe, spec, self._environment(spec), self._reaper, instance.taps, on_ready
-        )
-
-    def _on_ready_timeout(self, instance: Instance) -> None:
-        assert instance.spec.ready is not None
-        if instance.state is State.STARTING:
-            asked = instance.prober or instance.notify
-            reason = f": {asked.reason}" if asked is not None and asked.reason else ""
-            fault = f"was not ready within {instance.spec.ready.within_s:g} s{reason}"
-            instance.fault = Fault(ReadinessTimeout.exit_code, fault)
-            self._notice(instance.spec.name, fault)
-            self._apply(instance, Input.READY_TIMEOUT)
+        elif self._multiplexer is not None and self._health is not None:
+            self._health.begin(instance)
 
     def _announce(self, instance: Instance) -> None:
-        spec = instance.spec
-        self._emit(Ready(spec.name, time.time()))
-        if spec.ready is not None:
-            assert instance.process is not None
-            instance.disarm()
-            self._notice(spec.name, f"ready after {self._loop.now() - instance.process.started_s:.1f} s")
-        if spec.liveness is not None:
-            from procman.probes import begin_liveness
-
-            instance.prober = begin_liveness(
-                self._loop,
-                spec.liveness,
-                spec,
-                self._environment(spec),
-                self._reaper,
-                partial(self._on_unhealthy, instance),
-            )
-        self._announce_all_if_ready(instance)
-
-    def _on_unhealthy(self, instance: Instance, reason: str) -> None:
-        instance.fault = Fault(ReadinessTimeout.exit_code, f"is not healthy: {reason}", comes_back=True)
-        self._notice(instance.spec.name, instance.fault.text)
-        self._apply(instance, Input.UNHEALTHY)
-
-    def _announce_all_if_ready(self, instance: Instance) -> None:
-        """Tell once, when nobody is waited for any more, where everything is."""
-        if instance not in self._awaited:
-            return
-        del self._awaited[instance]
-        if self._awaited or self.is_ending:
-            return
-        places = [
-            f"{spec.name} http://localhost:{spec.port}"
-            for spec in self._specs()
-            if spec.port is not None and (uses_port(spec.command) or (spec.ready and spec.ready.is_of_own_port))
-        ]
-        where = f": {', '.join(places)}" if places else ""
-        self._notice(SYSTEM, f"all ready after {self._loop.now() - self._began_s:.1f} s{where}")
+        self._emit(Ready(instance.spec.name, time.time()))
+        if self._health is not None:
+            self._health.on_ready(instance)
 
     def _environment(self, spec: ProcessSpec) -> dict[bytes, bytes]:
         """Return the whole environment of an instance. What all share is put together once: it names all types."""
@@ -579,8 +531,8 @@ class Supervisor:
         self._set_state(instance, State.FAILED if decision.failed else State.EXITED)
         if decision.reason:
             self._emit(GaveUp(spec.name, time.time(), decision.reason))
-        if not decision.failed:
-            self._announce_all_if_ready(instance)
+        if not decision.failed and self._health is not None and not self.is_ending:
+            self._health.settle(instance)
         self._end_run_if_ruled(instance, decision.failed)
 
     def _end_run_if_ruled(self, instance: Instance, failed: bool) -> None:
@@ -677,14 +629,19 @@ class Supervisor:
         if self._is_over or self._alive or self._multiplexer is None:
             return  # before `attach()` nobody would hear of it: it looks again
         if self._stop_s is None:
-            if (self._is_scaled and not self.instances) or any(i.is_held for i in self.instances.values()):
-                return  # the user has stopped them, and may want them back
+            if (self._is_scaled and not self.instances) or any(map(self._may_return, self.instances.values())):
+                return
             self._stop_s = self._loop.now()
             failed = (i.code for i in self.instances.values() if i.state is State.FAILED and i.status)
             self.exit_code = next(failed, 0)
         rest_s = max(self._stop_s, self._last_stop_s) + self._grace_s - self._loop.now()
         lost = {i.process.pid for i in self.instances.values() if i.state is State.LOST and i.process}
         self._leftovers.end(rest_s, lost, self._finish)
+
+    def _may_return(self, instance: Instance) -> bool:
+        """Tell whether one that is down may be wanted again: the user has stopped it, or mends its files."""
+        is_watched = instance.spec.process_type in self._watched and instance.state is not State.LOST
+        return instance.is_held or is_watched
 
     def _finish(self) -> None:
         if self._is_over:

@@ -283,3 +283,33 @@ def holder_of_port(port: int) -> str:
     except (psutil.Error, OSError):
         pass
     return "pid unknown"
+
+
+# --- what a run has in the temporary directory -----------------------------------------------------------------------
+
+MAX_SOCKET_PATH = 60  # of the directory: an address has 108 bytes, 104 elsewhere than on Linux (unix(7))
+
+
+def socket_directory(run_id: str) -> str:
+    """Return the directory for the sockets of a run; whoever needs one makes it."""
+    directory = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"procman-{run_id}")
+    return directory if len(directory) <= MAX_SOCKET_PATH else f"/tmp/procman-{run_id}"
+
+
+def remove_socket_directory(run_id: str) -> None:
+    """Remove what a run that was killed has left there."""
+    directory = socket_directory(run_id)
+    try:
+        if os.lstat(directory).st_uid != os.getuid():
+            return
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return  # most runs have none
+    try:
+        for name in os.listdir(fd):
+            os.unlink(name, dir_fd=fd)
+        os.rmdir(directory)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

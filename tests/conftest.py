@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,24 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in reports:
         for name, value in getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ():
             terminalreporter.write_line(f"{name}: {value}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests of one real server, [@NAME...] in their names, to one worker, so that it is started once.
+
+    xdist's own way, the mark `xdist_group`, does nothing with pytest 9.2.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            found = re.search(r"\[(?:[^\]]*-)?(@\w+)", nodeid)
+            return found[1] if found else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture

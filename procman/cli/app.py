@@ -79,11 +79,29 @@ class App(NamedTuple):
     texts: Mapping[str, bytes]  # Procfile and env files, by the path in their messages
     notes: tuple[str, ...]  # which files were read, where that could surprise
     is_verbose: bool
+    once: Mapping[str, bytes]  # what came from a pipe or the like, by the path given: it cannot be read again
 
 
-def load_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> App:
+class Origin(NamedTuple):
+    """What `start` was called with, and in which directory: what is needed to read its files again."""
+
+    given: Mapping[str, Any]  # `input_options` by name
+    names: Sequence[str]
+    options: Mapping[str, Any]  # of the command itself
+    control_directory: str
+    directory_fd: int = -1  # paths are relative to it; -1 where there is none
+
+
+def said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options of a command that are settings, by key."""
+    return {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())}
+
+
+def load_app(
+    given: Mapping[str, Any], options: Mapping[str, Any] | None = None, once: Mapping[str, bytes] | None = None
+) -> App:
     """Return what `read_app` reads. Raises every error of all files at once."""
-    app = read_app(given, options)
+    app = read_app(given, options, once)
     raise_refused(app.findings)
     return app
 
@@ -113,10 +131,13 @@ def overridden(app: App) -> list[str]:
     return [f"{winner} overrides {', '.join(names)} of {loser}"] if names else []
 
 
-def read_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> App:
+def read_app(
+    given: Mapping[str, Any], options: Mapping[str, Any] | None = None, once: Mapping[str, bytes] | None = None
+) -> App:
     """Read all files, whatever is wrong with them.
 
-    `given` are the `input_options` by name, `options` those of the command itself by key of SETTINGS.
+    `given` are the `input_options` by name, `options` those of the command itself by key of SETTINGS. `once` is that of
+    the App before, when they are read again: nothing blocks then, and a type that only an option names may be gone.
 
     Raises MissingFileError if there is no root, UsageMistake where standard input would be read twice.
     """
@@ -128,7 +149,7 @@ def read_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None)
     if fault := _no_directory(root):
         hint = "give another one with -d" if given.get("root") else "the directory of -f is the root"
         raise MissingFileError(fault, source=SourceRef(shown_root or root), hint=hint)
-    reading = _Reading(shown_root)
+    reading = _Reading(shown_root, once)
     settings = resolve_settings(root, options=said, caller=os.environ, files=reading.settings_files())
     env_files = reading.env_files(settings)
     dotenv = _merged(env_files)
@@ -138,7 +159,9 @@ def read_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None)
     # Of a Procfile that cannot be read it is not known which types it has.
     if procfile.types and not refused(procfile.problems, given.get("lenient", False)):
         for problem in capped(name_problems(settings, [entry.name for entry in procfile.types]), "settings"):
-            reading.found(UsageMistake if problem.source.path.startswith("-") else ConfigError, [problem])
+            is_option = problem.source.path.startswith("-")
+            if once is None or not (is_option or problem.source.path.startswith("PROCMAN_")):
+                reading.found(UsageMistake if is_option else ConfigError, [problem])
     findings = _judged(reading.problems, given.get("lenient", False), given.get("strict", False))
     return App(
         settings,
@@ -149,6 +172,7 @@ def read_app(given: Mapping[str, Any], options: Mapping[str, Any] | None = None)
         reading.texts,
         tuple(reading.notes),
         given.get("verbose", False),
+        reading.once,
     )
 
 
@@ -163,8 +187,10 @@ def _judged(problems: Mapping[type[ProcmanError], list[Problem]], lenient: bool,
 class _Reading:
     """The files of one run, each opened once, and what is wrong with them."""
 
-    def __init__(self, shown_root: str) -> None:
+    def __init__(self, shown_root: str, once: Mapping[str, bytes] | None) -> None:
         self._shown_root = shown_root  # as the user named it, for messages
+        self._kept = once  # what was read before; None: these are read for the first time
+        self.once: dict[str, bytes] = {}
         self._has_read_stdin = False
         self.problems: dict[type[ProcmanError], list[Problem]] = {kind: [] for kind in KINDS}
         self.notes: list[str] = []
@@ -241,12 +267,18 @@ class _Reading:
 
     def _read(self, path: str, hint: str) -> bytes | None:
         """Return a file's bytes, or None with a problem. Read once, for it may be a pipe."""
+        is_regular = self._kept is None or path not in self._kept
         if path != STDIN and path in self.texts:
             return self.texts[path]
         try:
-            if path != STDIN:
+            if self._kept is not None and path in self._kept:
+                data = self._kept[path]
+            elif self._kept is not None and path != STDIN:
+                data = read_regular(path)
+            elif path != STDIN:
                 with _patience(path), open(path, "rb") as file:
                     data = file.read(MAX_FILE_BYTES + 1)
+                    is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             elif self._has_read_stdin:
                 raise UsageMistake("standard input can be read only once", hint='give "-" to one of -f and -e')
             else:
@@ -259,12 +291,26 @@ class _Reading:
         if len(data) > MAX_FILE_BYTES:
             self._too_long(path, MAX_FILE_BYTES)
             return None
+        if path == STDIN or not is_regular:
+            self.once[path] = data
         self.texts[_shown(path)] = data
         return data
 
     def _too_long(self, path: str, limit: int) -> None:
         problem = _missing(f"more than {limit // 2**20} MiB", path, "is this the right file?")
         self.found(MissingFileError, [problem])
+
+
+class _NotAgain(ValueError):
+    """It is no regular file."""
+
+
+def read_regular(path: str) -> bytes:
+    """Return the bytes of a file that is read again. Raises OSError, and _NotAgain for a pipe: it could block."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _NotAgain
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _missing(message: str, path: str, hint: str) -> Problem:
@@ -276,6 +322,8 @@ def _shown(path: str) -> str:
 
 
 def _reason(error: OSError | ValueError, path: str) -> str:
+    if isinstance(error, _NotAgain):
+        return "no regular file, so it cannot be read again"
     if isinstance(error, ValueError) or not error.errno:
         return "not a file name"
     if error.errno == errno.ENOENT:

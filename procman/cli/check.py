@@ -93,6 +93,13 @@ def _raise_all(app: App, findings: Iterable[Finding]) -> None:
             _try_formation(app)
     except ProcmanError as error:
         errors.append(error)
+    try:
+        if any(process.watch for process in app.settings.processes.values()):
+            from procman.cli.watching import check_watch
+
+            check_watch(app.settings)
+    except ProcmanError as error:
+        errors.append(error)
     if errors:
         raise type(errors[0])("\n".join(str(error) for error in errors))
 
@@ -109,9 +116,9 @@ def _try_formation(app: App) -> None:
     resolve(app.procfile.types, app.dotenv, counts, settings, os.environ)
 
 
-# --- dev/prod parity: the reading for parity.py ------------------------------------------------------------------------
+# --- dev/prod parity: the reading for parity.py ----------------------------------------------------------------------
 
-GIT_PATIENCE_S = 5.0
+GIT_PATIENCE_S = 3.0
 
 
 def _judged(found: Iterable[tuple[type[ProcmanError], Problem]], strict: bool) -> list[Finding]:
@@ -119,7 +126,7 @@ def _judged(found: Iterable[tuple[type[ProcmanError], Problem]], strict: bool) -
 
 
 def _parity(app: App, shown_root: str) -> Iterator[tuple[type[ProcmanError], Problem]]:
-    """Yield a warning for each thing in which the app will not run elsewhere as it runs here, with the kind of error."""
+    """Yield a warning for each thing that will not run elsewhere as it runs here, with the kind of error."""
     from procman import parity
 
     for entry in app.procfile.types:
@@ -157,8 +164,9 @@ def _env_file(app: App, path: str) -> EnvFile | None:
     """Return what stands in an env file, or None if there is none that can be read."""
     from procman.environment import parse_env
 
-    data = _text_of(app, path)
-    file = parse_env(data, path, app.settings.env_encoding) if data is not None else None
+    file = next((file for file in app.env_files if file.path == path), None)
+    if file is None and (data := _text_of(app, path)) is not None:
+        file = parse_env(data, path, app.settings.env_encoding)
     return None if file is None or refused(file.problems, lenient=True) else file
 
 
@@ -176,7 +184,7 @@ def _text_of(app: App, path: str) -> bytes | None:
 
 
 def _has_manifest(app: App) -> bool:
-    """Tell whether dependencies are declared beside the Procfile, above it in its repository, or where a command goes."""
+    """Tell whether dependencies are declared: beside the Procfile, above it in its repository, where a command goes."""
     from procman.parity import folders_named, has_manifest
 
     root = app.settings.root
@@ -207,6 +215,8 @@ def _names_in(folder: str) -> list[str]:
 
 def _is_tracked(root: str, name: str) -> bool:
     """Tell whether git tracks the file. No git, no repository, no answer in time: no."""
+    if not os.path.lexists(os.path.join(_upwards(root)[-1], ".git")):
+        return False
     # A hook of git sets variables that name another repository; and no repository may make us run its programs.
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or "CEILING" in key}
     argv = ["git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-z", "--", name]

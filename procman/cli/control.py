@@ -78,7 +78,14 @@ def need_names(names: Sequence[str], is_all: bool, verb: str) -> None:
 def do(
     control: Control, requests: Mapping[Peer, Message], timeout_s: float, is_done: Callable[[Message], bool]
 ) -> list[Message]:
-    """Ask for something and return the instances it was about. `is_done` tells of one whether it has happened.
+    """Ask for something and return the instances it was about. For the rest see `replies_to`."""
+    return instances_in(replies_to(control, requests, timeout_s, is_done))
+
+
+def replies_to(
+    control: Control, requests: Mapping[Peer, Message], timeout_s: float, is_done: Callable[[Message], bool]
+) -> list[Message]:
+    """Ask for something and return the last word of each. `is_done` tells of an instance whether it has happened.
 
     Raises ProcmanError with what has not happened: NotInTime, or what the supervisors say. If one of several would
     refuse it, nothing happens.
@@ -93,7 +100,7 @@ def do(
         raise NotInTime(_late(control, requests, str(error), is_done)) from None
     if errors := [message for message in last.values() if "error" in message]:
         raise failure_of(errors)
-    return instances_in(last[peer] for peer in requests)
+    return [last[peer] for peer in requests]
 
 
 def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done: Callable[[Message], bool]) -> str:
@@ -109,7 +116,8 @@ def _late(control: Control, requests: Mapping[Peer, Message], text: str, is_done
 def state_of(instance: Message) -> str:
     """Return the state of an instance, for a complaint."""
     pid = f", pid {instance['pid']}" if instance["pid"] else ""
-    return f"{instance['name']} is {instance['state']}{pid}"
+    missing = f" (waits for {', '.join(instance['waits_for'])})" if instance.get("waits_for") else ""
+    return f"{instance['name']} is {instance['state']}{missing}{pid}"
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -98,7 +98,7 @@ def command(context: click.Context, /, names: tuple[str, ...], follow: bool, **o
 
 
 def _console(control: Control, settings: Settings, is_raw: bool) -> tuple[Console, Output1, dict[str, int]]:
-    """Return what prints events as `start` does: the same width of names, the types' colours; and their places in it."""
+    """Return what prints events as `start` does: the same width of names, the types' colours; and their places."""
     counts: Counter[str] = Counter()
     for instance in control.instances():
         counts[instance["type"]] = max(counts[instance["type"]], instance["instance"])

@@ -15,7 +15,8 @@ import click
 from procman.cli.app import App, enter, load_app, said_of_input
 from procman.cli.options import completing, given_of, input_options
 from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, ReadinessTimeout, SourceRef
-from procman.kernel import flush_standard_streams
+from procman.kernel import complain, flush_standard_streams
+from procman.process import ExitStatus
 from procman.procfile import ProcessType
 from procman.spec import SHELL, ProcessSpec, encoded, os_bytes, resolve_one_off, with_arguments, without_needs
 
@@ -94,41 +95,60 @@ def command(context: click.Context, no_needs: bool, words: tuple[str, ...]) -> A
     argv = spec.argv if entry else words
     if app.is_verbose:
         click.echo(f"procman: {entry.command if entry else ' '.join(words)}", err=True)
-    if spec.services:
-        _wait_for(spec.services, app.settings.needs_within_s)
+    if spec.services and (code := _wait_for(spec.services, app.settings.needs_within_s)):
+        return code
     return _replace_self(spec, argv)
 
 
-def _wait_for(services: Sequence[BackingService], within_s: float) -> None:
-    """Wait until all backing services answer. Raises ReadinessTimeout."""
+def _wait_for(services: Sequence[BackingService], within_s: float) -> int:
+    """Wait until all backing services answer; return 0, or the exit code for what has been told.
+
+    A child does it: its helpers are not to be among the children of the command, and what the caller's are is not ours
+    to wait for. It ends with us, whatever ends us.
+    """
+    our_fd, its_fd = os.pipe()
+    flush_standard_streams()
+    pid = os.fork()
+    if pid == 0:
+        os.close(its_fd)
+        os._exit(_ask(services, within_s, our_fd))
+    os.close(our_fd)
+    _, status = os.waitpid(pid, 0)
+    os.close(its_fd)
+    return ExitStatus.of(status).code
+
+
+def _ask(services: Sequence[BackingService], within_s: float, parent_fd: int) -> int:
+    """Ask all services until they answer, or `parent_fd` is at its end; tell what is waited for."""
     from procman.loop import Loop
     from procman.protocols import named
     from procman.services import ServiceWatch
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # our parent tells of it
     loop = Loop()
     reasons = dict.fromkeys(services, "")
 
     def on_trouble(service: BackingService, reason: str) -> None:
         reasons[service] = reason
-        click.echo(f"procman: waiting for {named(service)}: {reason}", err=True)
+        complain(f"procman: waiting for {named(service)}: {reason}")
 
     def on_ready(service: BackingService, waited_s: float) -> None:
         if reasons.pop(service):
-            click.echo(f"procman: {named(service)} answers after {waited_s:.1f} s", err=True)
+            complain(f"procman: {named(service)} answers after {waited_s:.1f} s")
         if not reasons:
             loop.stop()
 
     watches = [ServiceWatch(loop, each, partial(on_ready, each), partial(on_trouble, each)) for each in services]
+    loop.add_reader(parent_fd, loop.stop)
     if within_s != float("inf"):
         loop.call_later(within_s, loop.stop)
-    try:
-        loop.run()
-    finally:
-        for watch in watches:
-            watch.close()
-        loop.close()
-    if late := [f"{named(service)} did not answer within {within_s:g} s: {why}" for service, why in reasons.items()]:
-        raise ReadinessTimeout("\n".join(late), hint="start it, or run the command with --no-needs")
+    loop.run()
+    for watch in watches:
+        watch.close()
+    for service, reason in reasons.items():
+        why = f": {reason}" if reason else ""
+        complain(f"procman: {named(service)} did not answer within {within_s:g} s{why} — --no-needs does not wait")
+    return ReadinessTimeout.exit_code if reasons else 0
 
 
 def _spec(app: App, entry: ProcessType) -> ProcessSpec:

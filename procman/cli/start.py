@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from procman import kernel, sweep
-from procman.cli.app import App, control_directory, enter, load_app, said_of_input, wants_colour
-from procman.config import SETTINGS
+from procman.cli.app import App, Origin, control_directory, enter, load_app, said, said_of_input, wants_colour
 from procman.control.directory import Claim, running_elsewhere
 from procman.errors import (
     EXIT_KILLED,
@@ -36,10 +35,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from typing import Any
 
+    from procman.cli.changed_files import ChangedFiles
     from procman.cli.detach import Background
+    from procman.cli.reloading import Exchange, Plan
+    from procman.cli.watching import Watching
     from procman.control.requests import Requests
     from procman.keyboard import Keyboard
     from procman.modes import Modes
+    from procman.reload import Outcome
     from procman.sinks import Sink
     from procman.sinks.console import Target
     from procman.sinks.stream import Stream
@@ -48,6 +51,7 @@ SPARE_FILES = 64  # what procman opens for itself, with some room
 HURRIED_WAIT_S = 1.0  # how long a reader that does not read is waited for after a second signal
 PROMPT_S = 1.0  # a partial line this long silent is shown as a prompt
 PROMPT_TERMINAL_S = 0.15
+CHANGED_FILES_S = 0.2  # from the first processes to the look at procman's own files, which costs some ms
 
 
 def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> int:
@@ -55,9 +59,13 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
 
     What was not given may be missing in both.
     """
-    app = load_app(given, {key: options[key] for key in SETTINGS if options.get(key) not in (None, ())})
+    app = load_app(given, said(options))
     if options.get("no_needs"):
         app = app._replace(settings=without_needs(app.settings))
+    if any(process.watch for process in app.settings.processes.values()):
+        from procman.cli.watching import check_watch
+
+        check_watch(app.settings)
     counts, notes = _counts(control_directory(given), app, names, options)
     specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)
     if options.get("release"):
@@ -66,7 +74,7 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
         options = {**options, "attach": _attached(options["attach"], specs), "pty": True}
     if options.get("top") and options.get("pty") is None:
         options = {**options, "pty": True}
-    begin = partial(_begin, control_directory(given), app, counts, specs, options, notes)
+    begin = partial(_begin, app, counts, specs, notes, Origin(given, names, options, control_directory(given)))
     if not options.get("detach") and not options.get("top"):
         return begin()
     from procman.cli.detach import detach, under_view
@@ -107,7 +115,8 @@ def _counts(
     brought = [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
     running = running_elsewhere(directory) if brought else {}
     counts |= {name: 1 for name in brought if name not in running}
-    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in brought if name in running]
+    there = [name for name in brought if name in running]
+    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in there]
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
@@ -122,26 +131,35 @@ def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
 
 
 def _begin(
-    directory: str,
     app: App,
     counts: Mapping[str, int],
     specs: Sequence[ProcessSpec],
-    options: Mapping[str, Any],
     notes: Sequence[str],
+    origin: Origin,
     background: Background | None = None,
 ) -> int:
     notes = [*said_of_input(app), *notes]
-    claim = _claim(directory, counts, notes, background.option if background else "")
+    claim = _claim(origin.control_directory, counts, notes, background.option if background else "")
     notes += _port_notes(specs)
-    sink_fds = [_open_target(target) for target in options.get("sinks", ())]
+    sink_fds = [_open_target(target) for target in origin.options.get("sinks", ())]
+    here_fd = _open_here()
     enter(app.settings.root)
     # A caller that blocks signals must not make us deaf: SIGTERM would never arrive, SIGCHLD never wake us.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     width = name_width(counts)
     if background is not None and claim is not None:
         background.begin(claim, notes, width)
-    run = _Run(app, specs, options, [*notes, _formation_note(counts)], sink_fds, width, claim, background)
+    notes.append(_formation_note(counts))
+    run = _Run(app, specs, origin._replace(directory_fd=here_fd), notes, sink_fds, width, claim, background)
     return run_guarded(run.supervise, run.run_id, background.tell if background else tell_stderr, run.modes)
+
+
+def _open_here() -> int:
+    """Return a descriptor of the directory that we were called in, -1 if it may not be read."""
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _claim(directory: str, counts: Mapping[str, int], notes: list[str], needed_by: str) -> Claim | None:
@@ -153,7 +171,8 @@ def _claim(directory: str, counts: Mapping[str, int], notes: list[str], needed_b
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         if needed_by:
-            raise OutputFileError(f"{needed_by} needs {directory} for its control socket and its log: {reason}") from None
+            needed = f"{needed_by} needs {directory} for its control socket and its log"
+            raise OutputFileError(f"{needed}: {reason}") from None
         notes.append(f"no control from other terminals: {directory}: {reason}")
         return None
     return claim
@@ -183,7 +202,7 @@ class _Run:
         self,
         app: App,
         specs: Sequence[ProcessSpec],
-        options: Mapping[str, Any],
+        origin: Origin,
         notes: list[str],
         sink_fds: list[int],
         width: int,
@@ -193,7 +212,8 @@ class _Run:
         self._app = app
         self._settings = app.settings
         self._specs = specs
-        self._options = options
+        self._origin = origin
+        self._options = options = origin.options
         self._notes = notes
         self._sink_fds = sink_fds
         self._width = width
@@ -202,6 +222,10 @@ class _Run:
         self._is_terminal = os.isatty(1)
         self._streams: list[Stream] = []
         self._sinks: list[Sink] = []
+        self._types: list[str] = []  # of the Procfile
+        self._watching: Watching | None = None
+        self._changed_files: ChangedFiles | None = None
+        self._exchange: Exchange | None = None
         self._is_ending = False
         self._sink_failure = 0
         self._began = time.time()  # of what is told before the first process, though the stream is there behind it
@@ -230,11 +254,13 @@ class _Run:
             self._file_limit,
             self._settings.needs_within_s,
         )
+        self._supervisor.watch_types(self._patterns().keys())
         self._listen(guard_fd)
         self._supervisor.start()
         kernel.keep_freed_memory()
         self._attach_output()
         self._open_control()
+        self._watch()
         if self._options.get("attach"):
             self._attach_input(self._options["attach"])
         gc.freeze()  # what is there now stays: shared with the guard, and not looked at again
@@ -315,7 +341,6 @@ class _Run:
         from procman.sinks.console import Console, Style
         from procman.sinks.stream import Stream
 
-        index_of = {entry.name: index for index, entry in enumerate(self._app.procfile.types)}
         style = Style(
             width=self._width,
             has_timestamp=self._settings.timestamp,
@@ -333,7 +358,7 @@ class _Run:
         else:
             output = self._background.log_file(self._loop, self._settings, self._tell)
             self._sinks.append(self._background.watch(self._loop, self._supervisor))
-        self._console = Console(output, style, lambda name: index_of.get(name, 0))
+        self._console = Console(output, style, self._index_of)
         self._sinks.append(self._console)
         for fd, target in zip(self._sink_fds, self._options.get("sinks", ()), strict=True):
             from procman.sinks.jsonl import JsonLines
@@ -341,6 +366,10 @@ class _Run:
             stream = Stream(self._loop, fd, partial(self._on_sink_gone, target), on_room)
             self._streams.append(stream)
             self._sinks.append(JsonLines(stream))
+
+    def _index_of(self, name: str) -> int:
+        """Return the position of a process type in the Procfile: its colour."""
+        return next((index for index, entry in enumerate(self._app.procfile.types) if entry.name == name), 0)
 
     def _open_control(self) -> None:
         if self._claim is None:
@@ -370,35 +399,109 @@ class _Run:
     def _make_requests(self) -> Requests:
         from procman.control.requests import Requests
 
-        types = [entry.name for entry in self._app.procfile.types]
-        return Requests(self._supervisor, self._ring, types, self._plan_scale)
+        self._types = [entry.name for entry in self._app.procfile.types]
+        return Requests(self._supervisor, self._ring, self._types, self._plan_scale, self._plan_reload)
 
     def _plan_scale(self, changes: Mapping[str, int]) -> Callable[[], None]:
         """Return what changes the counts of some types, all or none; change nothing.
 
         Raises what `resolve` raises, ControlError, SpawnError.
         """
+        self._check_exchange()
         instances = self._supervisor.instances.values()
         there = Counter(instance.spec.process_type for instance in instances if not instance.is_removed)
         counts = {entry.name: changes.get(entry.name, there[entry.name]) for entry in self._app.procfile.types}
         specs = resolve(self._app.procfile.types, self._app.dotenv, counts, self._settings, os.environ)
         notes = _port_notes([spec for spec in specs if spec.name not in self._supervisor.instances])
-        types = [name for name, count in changes.items() if count]
         assert self._claim is not None
-        self._claim.check(types)
-        return partial(self._scale, counts, specs, types, notes)
+        self._claim.check([name for name, count in counts.items() if count])
+        return partial(self._scale, counts, specs, [*notes, _formation_note(counts)])
 
-    def _scale(
-        self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], types: Sequence[str], notes: Sequence[str]
-    ) -> None:
+    def _scale(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
+        self._make_room(counts, specs, notes)
+        self._supervisor.scale(specs, self._file_limit)
+
+    def _make_room(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
+        """Prepare for another formation, the last step that can fail. Raises ControlError."""
         assert self._claim is not None
-        self._claim.take(types)  # before anything happens: another may have come in between
+        self._claim.take([name for name, count in counts.items() if count])  # another may have come in between
         limit = kernel.raise_file_limit(2 * len(specs) + SPARE_FILES)
         self._file_limit = limit if self._file_limit is None else self._file_limit
         self._console.widen(name_width(counts))
-        for note in [*notes, _formation_note(counts)]:
+        for note in notes:
             self._tell(note)
-        self._supervisor.scale(specs, self._file_limit)
+
+    def _check_exchange(self) -> None:
+        """Raise ControlError while a reload waits for the end of some, to start others on their ports."""
+        if self._exchange is not None and self._exchange.is_going_on:
+            raise ControlError("a reload is going on: it waits for processes to stop", hint="`procman ps` shows which")
+
+    def _plan_reload(self) -> Callable[[], Outcome]:
+        """Read all files again, and return what does what they say, all or nothing; change nothing.
+
+        Raises what `start` raises, and ControlError.
+        """
+        from procman.cli.reloading import plan_reload
+
+        self._check_exchange()
+        assert self._claim is not None
+        plan = plan_reload(self._origin, self._app, self._supervisor.instances, self._claim.others())
+        notes = [*_port_notes(plan.fresh), *plan.notes]
+        if plan.changes.started or plan.changes.stopped:
+            notes.append(_formation_note(plan.counts))
+        self._claim.check([name for name, count in plan.counts.items() if count])
+        return partial(self._reload, plan, notes)
+
+    def _reload(self, plan: Plan, notes: Sequence[str]) -> Outcome:
+        from procman.cli.reloading import Exchange
+        from procman.reload import Outcome
+
+        self._make_room(plan.counts, plan.specs, notes)
+        self._app, self._settings = plan.app, plan.app.settings
+        self._types[:] = [entry.name for entry in self._app.procfile.types]
+        self._exchange = exchange = Exchange(self._loop, self._supervisor, plan, self._file_limit)
+        self._sinks = [*(sink for sink in self._sinks if not isinstance(sink, Exchange)), exchange]
+        exchange.begin()
+        self._follow()
+        return Outcome(plan.changes, plan.notes, lambda: exchange.is_going_on)
+
+    # --- files ---
+
+    def _watch(self) -> None:
+        """Begin to look at files, behind the first child."""
+        if self._settings.processes:
+            self._follow()
+        if self._claim is not None:
+            self._loop.call_later(CHANGED_FILES_S, self._watch_own_files)
+
+    def _patterns(self) -> dict[str, tuple[str, ...]]:
+        """Return the patterns of each process type that watches files."""
+        return {name: process.watch for name, process in self._settings.processes.items() if process.watch}
+
+    def _follow(self) -> None:
+        """Watch the files that process types want watched, and those that a reload would read."""
+        patterns = self._patterns()
+        if self._watching is None and patterns:
+            from procman.cli.watching import Watching
+
+            self._watching = Watching(self._loop, self._supervisor, self._settings.root, self._tell)
+        if self._watching is not None:
+            self._watching.watch(patterns)
+        if self._changed_files is not None:
+            try:
+                self._changed_files.follow(self._app)
+            except OSError:
+                self._changed_files = None
+
+    def _watch_own_files(self) -> None:
+        if self._is_ending or self._origin.directory_fd < 0:
+            return
+        try:
+            from procman.cli.changed_files import ChangedFiles
+
+            self._changed_files = ChangedFiles(self._loop, self._origin, self._app, self._tell)
+        except (OSError, ImportError):  # no inotify, or no descriptor: then nothing is told
+            pass
 
     def _tell(self, text: str) -> None:
         self._multiplexer.emit(Notice(SYSTEM, time.time(), text))
@@ -431,6 +534,9 @@ class _Run:
         if self._is_ending:
             self._loop.stop()
             return
+        for files in (self._watching, self._changed_files):
+            if files is not None:
+                files.close()
         self._is_ending = True
         if self._supervisor.is_hurried:
             self._loop.call_later(HURRIED_WAIT_S, self._loop.stop)

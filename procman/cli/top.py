@@ -86,7 +86,7 @@ def _shown(path: str) -> str:
 
 
 def _attach(root: str, name: str) -> str:
-    """Be at the terminal of an instance, as `procman attach`, for that is what runs; return its last words if it failed."""
+    """Be at the terminal of an instance, as `procman attach` is; return its last words if it failed."""
     argv = [sys.executable, "-P", "-m", "procman", "attach", "-d", root, name]
     ours = os.path.dirname(os.path.dirname(procman.__file__))  # whatever lies in the current directory
     path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))

@@ -154,7 +154,7 @@ class Control:
     # --- who is there ---
 
     def newcomers(self) -> list[Peer]:
-        """Return the supervisors that have come since the last look; what is no procman, or not ours, is passed over."""
+        """Return the supervisors that have come since the last look; what is no procman of ours is passed over."""
         try:
             found = self._greeted(self._connected(GREETING_S), time.monotonic() + GREETING_S)
         except ControlError:

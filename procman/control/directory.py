@@ -46,7 +46,7 @@ def running_elsewhere(directory: str) -> dict[str, int]:
     with contextlib.suppress(OSError):
         claim = Claim(directory, 0)
         try:
-            return {name: pid for pid, names in claim.others() for name in names}
+            return claim.others()
         finally:
             os.close(claim.directory_fd)
     return {}
@@ -92,7 +92,7 @@ class Claim:
             self._check(types)
 
     def _check(self, types: Collection[str]) -> None:
-        running = [(pid, shared) for pid, others in self.others() if (shared := [n for n in others if n in types])]
+        running = [(pid, shared) for pid, others in self._others() if (shared := [n for n in others if n in types])]
         if running:
             raise _already_running(running, types)
 
@@ -108,6 +108,11 @@ class Claim:
             names = ", ".join(f'"{name}"' for name in self.types)
             os.ftruncate(self.lock_fd, 0)
             os.pwrite(self.lock_fd, b'{"pid": %d, "types": [%s]}\n' % (self.pid, names.encode()), 0)
+
+    def others(self) -> dict[str, int]:
+        """Return the process types that other supervisors run here, each with the pid of its supervisor."""
+        with self._all_locked():
+            return {name: pid for pid, names in self._others() for name in names}
 
     def release(self) -> None:
         """Remove our files. The lock itself goes with the last process that has it open."""
@@ -126,7 +131,7 @@ class Claim:
         finally:
             os.close(fd)
 
-    def others(self) -> Iterator[tuple[int, list[str]]]:
+    def _others(self) -> Iterator[tuple[int, list[str]]]:
         """Yield pid and types of each other supervisor that lives; remove what the dead have left."""
         for name in os.listdir(self.directory_fd):
             stem, _, kind = name.rpartition(".")

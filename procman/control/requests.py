@@ -13,6 +13,7 @@ from procman.events import SYSTEM
 from procman.instance import Instance
 from procman.lifecycle import ENDED, State
 from procman.process import Terminal
+from procman.reload import Outcome
 from procman.ring import Ring
 from procman.supervisor import Supervisor
 
@@ -29,6 +30,7 @@ class Requests:
     """Handles the requests of all clients.
 
     `plan_scale` gets new counts of types, raises what makes them impossible, and returns what brings them about.
+    `plan_reload` reads all files again, and does likewise.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Requests:
         ring: Ring,
         types: Sequence[str],
         plan_scale: Callable[[Mapping[str, int]], Callable[[], None]],
+        plan_reload: Callable[[], Callable[[], Outcome]],
     ) -> None:
         self._supervisor = supervisor
         self._ring = ring
         self._types = types
         self._plan_scale = plan_scale
+        self._plan_reload = plan_reload
         self._waiting: dict[Connection, Look] = {}
         self._quitting: list[Connection] = []
         self._attached: dict[Connection, Attachment] = {}
@@ -51,6 +55,7 @@ class Requests:
             "start": self._start,
             "restart": self._restart,
             "scale": self._on_scale,
+            "reload": self._on_reload,
             "signal": self._signal,
             "wait": self._on_wait,
             "logs": self._logs,
@@ -122,7 +127,8 @@ class Requests:
         return True
 
     def _done(self, instances: Sequence[Instance]) -> Message:
-        return {"done": True, "instances": [record_of(instance) for instance in instances]}
+        records = [record_of(instance, self._supervisor.missing(instance)) for instance in instances]
+        return {"done": True, "instances": records}
 
     # --- requests ---
 
@@ -163,7 +169,8 @@ class Requests:
             return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
         stopped = [i.spec.name for i in instances if i.state is State.EXITED and not i.is_wanted]
         if stopped and not self._supervisor.is_ending:
-            return {"error": f"{', '.join(stopped)} {'was' if len(stopped) == 1 else 'were'} stopped", "code": EXIT_KILLED}
+            verb = "was" if len(stopped) == 1 else "were"
+            return {"error": f"{', '.join(stopped)} {verb} stopped", "code": EXIT_KILLED}
         for instance in instances:
             if instance.state not in UP or (spawns is not None and instance.spawn_count <= spawns[instance]):
                 return None
@@ -211,6 +218,30 @@ class Requests:
         reply = self._look_up(staying)
         return self._done([i for i in instances if not i.is_removed]) if reply and "done" in reply else reply
 
+    def _on_reload(self, request: Message, connection: Connection) -> None:
+        self._check_runs()
+        reload = self._plan_reload()
+        if self._is_only_checked(request, connection):
+            return
+        before = dict(self._supervisor.instances)
+        spawns = {instance: instance.spawn_count for instance in before.values()}
+        outcome = reload()
+        leaving = [before[name] for name in outcome.changes.stopped]
+        coming = [*outcome.changes.started, *outcome.changes.restarted]
+
+        def look() -> Message | None:
+            instances = [found for name in coming if (found := self._supervisor.instances.get(name)) is not None]
+            if outcome.is_waiting() or any(instance.state not in ENDED for instance in leaving):
+                return None
+            if lost := [instance.spec.name for instance in leaving if instance.state is State.LOST]:
+                return {"error": f"{', '.join(lost)} could not be killed", "code": EXIT_KILLED}
+            reply = self._look_up(instances, {instance: spawns.get(instance, 0) for instance in instances})
+            if reply is None or "error" in reply:
+                return reply
+            return {**self._done(self._instances({})), **outcome.changes._asdict(), "notes": outcome.notes}
+
+        self._wait(connection, look)
+
     def _counts(self, asked: Any) -> dict[str, int]:
         """Return the count of every type that is asked for: a number, or "+2" and "-1" from what there is."""
         if not isinstance(asked, dict) or not asked:
@@ -257,9 +288,10 @@ class Requests:
         """Tell whether all are up or have done their work, or why that will not be."""
         if all(i.state is State.READY or (i.state is State.EXITED and i.is_wanted) for i in instances):
             return self._done(instances)
-        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i))]:
+        ends = self._supervisor.is_ending
+        if failed := [f"{i.spec.name} {why}" for i in instances if (why := _why_never_ready(i, ends))]:
             return {"error": "; ".join(failed), "code": EXIT_KILLED}
-        if self._supervisor.is_ending:
+        if ends:
             return {"error": f"the run is ending: {self._supervisor.why_ending}", "code": EXIT_KILLED}
         return None
 
@@ -383,15 +415,17 @@ def type_in(name: str) -> str:
     return stem if number.isdecimal() else name
 
 
-def _why_never_ready(instance: Instance) -> str:
-    """Return what keeps it from ever becoming ready by itself; "" if nothing does."""
+def _why_never_ready(instance: Instance, ends: bool) -> str:
+    """Return what keeps it from ever becoming ready by itself; "" if nothing does. A run that `ends` stops all."""
     match instance.state:
         case State.FAILED:
+            if instance.fault is not None:
+                return f"failed: {instance.fault.text}"
             code = "" if instance.last_code is None else f" with code {instance.last_code}"
             return f"failed{code}"
         case State.LOST:
             return "could not be killed"
-        case State.EXITED if not instance.is_wanted:
+        case State.EXITED if not instance.is_wanted and not ends:
             return "was stopped"
     return ""
 
@@ -401,7 +435,7 @@ def is_down(instance: Instance) -> bool:
     return instance.process is None or instance.state in (*ENDED, State.BACKOFF, State.PENDING)
 
 
-def record_of(instance: Instance) -> Message:
+def record_of(instance: Instance, waits_for: Sequence[str]) -> Message:
     """Return an instance as clients see it."""
     spec, process = instance.spec, instance.process
     is_there = process is not None and not is_down(instance)
@@ -418,6 +452,7 @@ def record_of(instance: Instance) -> Message:
         "code": instance.last_code,
         "command": spec.command,
         "has_terminal": process is not None and is_there and process.slave_fd >= 0,
+        "waits_for": list(waits_for),
     }
 
 

@@ -1,9 +1,9 @@
-"""Instances as a table: what each column says, and which of them fit. For `procman ps` and `procman top`."""
+"""Instances as a table: what each column says, and which of them fit. For commands and for `procman top`."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 GAP = "  "
@@ -35,6 +35,25 @@ def table(instances: Sequence[Mapping[str, Any]], width: int, has_colour: bool =
     for at, row in enumerate(rows):
         colour = colour_of(instances[at - 1], row["state"]) if has_colour and at else ""
         lines.append(_line(row, widths, colour))
+    return lines
+
+
+def columns(
+    rows: Sequence[Sequence[str]],
+    to_the_right: Collection[int] = (),
+    colours: Mapping[tuple[int, int], str] | None = None,
+) -> list[str]:
+    """Return the lines of a table as wide as it gets. `colours` are by row and column."""
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for at, row in enumerate(rows):
+        cells = []
+        for column, text in enumerate(row):
+            padding = " " * (widths[column] - width_of(text))
+            colour = colours.get((at, column)) if colours else ""
+            shown = f"{colour}{text}{RESET}" if colour else text
+            cells.append(padding + shown if column in to_the_right else shown + padding)
+        lines.append(GAP.join(cells).rstrip())
     return lines
 
 
@@ -83,10 +102,12 @@ def _text(value: object) -> str:
 
 
 def state_text(instance: Mapping[str, Any]) -> str:
-    """Return the state for people: one that was stopped on request is "stopped", one that ended tells its code."""
+    """Return the state for people: "stopped" on request, the code of an end, what one that has not begun waits for."""
     state, code = str(instance["state"]), instance["code"]
     if state == "exited" and not instance["wanted"]:
         return "stopped"
+    if state == "pending" and instance.get("waits_for"):
+        return f"pending {','.join(instance['waits_for'])}"
     return f"{state} {code}" if code is not None and state in ("exited", "failed", "backoff") else state
 
 

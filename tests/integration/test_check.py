@@ -7,6 +7,13 @@ import pytest
 from tests.support.app import App, Run
 
 
+@pytest.fixture
+def app(app: App) -> App:
+    """An app with nothing to warn of: its dependencies are declared (test_parity.py has the others)."""
+    app.write("requirements.txt", "")
+    return app
+
+
 def check(app: App, *arguments: str, code: int = 0, **kwargs: object) -> Run:
     run = app.call("check", *arguments, **kwargs)
     assert run.code == code, run.text + run.err_text
@@ -33,6 +40,7 @@ def test_nothing_runs_and_nothing_is_written(app: App) -> None:
 @pytest.mark.parametrize("options", [("-f", "sub/Procfile"), ("-d", "sub")])
 def test_options_before_and_behind_the_command(app: App, options: tuple[str, ...]) -> None:
     app("web: true\n", dotenv="A\n").write("sub/Procfile", "other: true\n")
+    app.write("sub/requirements.txt", "")
     for words in ((*options, "check"), ("check", *options)):
         run = app.call(*words)
         assert (run.code, run.text) == (0, "valid procfile detected (other)\n")
@@ -74,6 +82,11 @@ def test_every_error_of_all_files_at_once(app: App) -> None:
         ({"Procfile": "web: true\n", ".foreman": "prot: 1\n"}, (), 78, '.foreman:1: unknown key "prot" — did you mean'),
         ({"Procfile": "web: true\n", ".env": "PORT=x\n"}, (), 78, ".env:1: PORT is not a number from 1 to 65535"),
         ({"Procfile": "web: true\n", "procman.toml": "[process.wbe]\n"}, (), 78, 'procman.toml:1: unknown process'),
+        ({"Procfile": "web: true\n", "procman.toml": "process.web.needs = ['wbe']\n"}, (), 78, ":1: unknown"),
+        (
+            {"Procfile": "a: x\nb: x\n", "procman.toml": "process.a.needs = 'b'\nprocess.b.needs = 'a'\n"},
+            (), 78, "procman.toml:1: needs go in a circle: a → b → a",
+        ),
         ({"Procfile": "web: a\nb: a\n"}, ("-p", "65500"), 78, "ports end at 65535"),
         ({"Procfile": "web: true\n", ".foreman": "formation: wbe=1\n"}, (), 78, '.foreman:1: unknown process type'),
         ({"Procfile": "web: true " + "x" * 131_072}, (), 65, 'Procfile:1: the command of "web" is too long'),
@@ -98,6 +111,9 @@ def test_it_refuses_what_start_refuses(app: App) -> None:
     app.write("procman.toml", "formation = {web = 101, worker = 1}\n")
     run = check(app, code=65)
     assert "would both get port 5100" in run.err_text
+    app.write("procman.toml", "[process.web]\nwatch = ['[z-a].py']\n")
+    run = check(app("web: true\n", dotenv=""), code=78)
+    assert "procman.toml:2: watch: '[z-a].py' is no pattern" in run.err_text
 
 
 def test_types_of_a_procfile_that_cannot_be_read_are_not_called_unknown(app: App) -> None:
@@ -209,12 +225,44 @@ def test_verbose_shows_each_setting_and_its_origin(app: App) -> None:
     assert rows["quiet"] == ["web", "PROCMAN_QUIET"]
     assert rows["on_exit"] == ["stop", "default"]
     assert rows["env"] == [".env", "default"]
-    assert rows["process.worker.stop_signal"] == ["SIGINT", "procman.toml:2"]
-    assert rows["process.worker.env"] == ["A", "procman.toml:2"]
+    assert rows["process.worker.stop_signal"] == ["SIGINT", "procman.toml:3"]
+    assert rows["process.worker.env"] == ["A", "procman.toml:4"]
     assert ".env overrides HOME, TERM of your environment" in run.text
     assert "hunter2" not in run.text
     run = check(app, "-v", "--no-override")
     assert "your environment overrides HOME, TERM of .env" in run.text
+
+
+def test_verbose_shows_what_a_section_says(app: App) -> None:
+    text = """
+[process.web]
+ready = { http = "/healthz", within = "2m" }
+liveness = { command = "test -e up", failures = 1 }
+needs = ["DATABASE_URL", "assets"]
+watch = ["**/*.py"]
+success_codes = [1, 143]
+grace = 0
+env = {}
+[process.assets]
+phase = "release"
+ready.completed = true
+"""
+    app("web: true\nassets: true\n").write("procman.toml", f"needs_within = 'inf'\n{text}")
+    lines = check(app, "-v", env={"DATABASE_URL": "sqlite:///x"}).text.splitlines()
+    rows = {line.split("  ")[0]: [part.strip() for part in line.split("  ")[1:] if part.strip()] for line in lines}
+    assert rows["needs_within"] == ["inf", "procman.toml:1"]
+    assert rows["process.web.ready"] == ["http /healthz, within 120 s, timeout 5 s", "procman.toml:4"]
+    assert rows["process.web.liveness"] == [
+        'command "test -e up", every 10 s, timeout 5 s, 1 failure', "procman.toml:5"
+    ]  # fmt: skip
+    assert rows["process.web.needs"] == ["DATABASE_URL,assets", "procman.toml:6"]
+    assert rows["process.web.watch"] == ["**/*.py", "procman.toml:7"]
+    assert rows["process.web.success_codes"] == ["1,143", "procman.toml:8"]
+    assert rows["process.web.grace"] == ["0", "procman.toml:9"]
+    assert rows["process.web.env"] == ["none", "procman.toml:10"]
+    assert rows["process.assets.phase"] == ["release", "procman.toml:12"]
+    assert rows["process.assets.ready"] == ["completed, within any time", "procman.toml:13"]
+    assert "process.assets.needs" not in rows
 
 
 def test_heroku(app: App) -> None:

@@ -15,8 +15,8 @@ import procman
 from tests.support.app import App
 
 COMMANDS = (
-    *("start", "run", "ps", "logs", "attach", "stop", "restart", "scale", "signal", "wait", "quit"),
-    *("check", "env", "completion", "version"),
+    *("start", "run", "ps", "top", "logs", "attach", "stop", "restart", "reload", "scale", "signal", "wait", "quit"),
+    *("check", "env", "services", "completion", "version"),
 )
 
 

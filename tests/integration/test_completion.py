@@ -14,8 +14,8 @@ import pytest
 from tests.support.app import REPOSITORY, App, Run
 
 COMMANDS = (
-    *("start", "run", "check", "env", "ps", "logs", "attach", "stop", "restart", "scale", "signal", "wait", "quit"),
-    *("completion", "version"),
+    *("start", "run", "check", "env", "services", "ps", "top", "logs", "attach", "stop", "restart", "reload", "scale"),
+    *("signal", "wait", "quit", "completion", "version"),
 )
 SHELLS = ("bash", "zsh", "fish")
 PROMPT = "READY> "

@@ -286,11 +286,14 @@ def test_port_that_is_taken_on_one_side_is_refused_whole(app: App, taken: str) -
     runs = two_procmans(app, f"web: : $PORT; {SLEEP}\nworker: : $PORT; {SLEEP}\n")
     port = app.port + (1 if taken == "web" else 101)
     with socket.create_server(("127.0.0.1", port)):
-        assert_refused(app, runs, ("scale", "web=+1", "worker=+1"), 71, f"{taken}.2 uses PORT, but port {port} is taken")
+        complaint = f"{taken}.2 uses PORT, but port {port} is taken"
+        assert_refused(app, runs, ("scale", "web=+1", "worker=+1"), 71, complaint)
     assert app.call("scale", "web=+1", "worker=+1").code == 0
 
 
-@pytest.mark.parametrize("words", [("scale", "web=+1", "worker=+1"), ("restart", "web", "worker"), ("restart", "--all")])
+@pytest.mark.parametrize(
+    "words", [("scale", "web=+1", "worker=+1"), ("restart", "web", "worker"), ("restart", "--all")]
+)
 def test_run_that_ends_on_one_side_is_refused_whole(app: App, words: tuple[str, ...]) -> None:
     runs = two_procmans(app, f"web: {SLEEP}\nworker: {IGNORES_TERM}\n")
     runs[1].wait_output("set")

@@ -97,7 +97,7 @@ def test_greeting_and_one_request(listening: App) -> None:
     (instance,) = reply["instances"]
     assert set(instance) == {
         *("name", "type", "instance", "state", "wanted", "pid", "port", "started_at", "restarts", "code", "command"),
-        "has_terminal",
+        *("has_terminal", "waits_for"),
     }
     assert (instance["name"], instance["port"], instance["has_terminal"]) == ("web.1", listening.port, False)
 

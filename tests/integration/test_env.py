@@ -211,6 +211,28 @@ def test_origin(app: App) -> None:
     assert "BOTH=caller  # caller, overrides .env:3" in found
 
 
+IDENTITY = ("PORT", "PS", "PWD", "HONCHO_PROCESS_NAME", "FOREMAN_WORKER_NAME", "PROCMAN_PROCESS", "PROCMAN_INSTANCE")
+
+
+@pytest.mark.parametrize("options", [(), ("--no-override",)])
+def test_the_env_of_a_section_loses_only_to_port_and_identity(app: App, options: tuple[str, ...]) -> None:
+    own = "".join(f"{name} = 'own'\n" for name in ("A", "PYTHONUNBUFFERED", "PORT_WORKER", "TZ", *IDENTITY))
+    app("web: env -0 > seen\nworker: true\n", dotenv="A=file\nPORT_WORKER=1\n")
+    app.write("procman.toml", f"[process.web]\ngrace = 1\n[process.web.env]\n{own}")
+    app.env["A"] = "caller"
+    words = ("-p", str(app.port), *options)
+    found = json.loads(env_of(app, "web", "--json", "--origin", *words))
+    for name in ("A", "PYTHONUNBUFFERED", "PORT_WORKER", "TZ"):
+        assert (found[name]["value"], found[name]["origin"]) == ("own", "procman.toml:3")
+    assert set(found["A"]["overrides"]) == {".env:1", "caller"}
+    for name in IDENTITY:
+        assert found[name]["value"] != "own"
+        assert (found[name]["origin"], found[name]["overrides"][0]) == ("procman", "procman.toml:3")
+    assert app.call("start", "web", *words).code == 0
+    seen = from_zeros((app.root / "seen").read_bytes())
+    assert seen == {name: part["value"] for name, part in found.items() if name not in NOT_COMPARED}
+
+
 def test_json(app: App) -> None:
     app("web: true\n", dotenv='A="x\ny"\nAPI_KEY=1\n')
     found = json.loads(env_of(app, "--json"))

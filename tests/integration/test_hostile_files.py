@@ -26,6 +26,13 @@ WHOLE = {
 }
 
 
+@pytest.fixture
+def app(app: App) -> App:
+    """`check` has nothing to warn of: dependencies are declared."""
+    app.write("requirements.txt", "")
+    return app
+
+
 def app_without(app: App, name: str) -> Path:
     """Write all files of an app but one; return the path of that one."""
     for other, text in WHOLE.items():
@@ -157,7 +164,7 @@ def test_no_right_to_read(shared: App, name: str) -> None:
 
 @pytest.mark.skipif(not can_be_nobody(), reason="root may read everything, and there is no setpriv to be somebody else")
 def test_no_right_to_enter(shared: App) -> None:
-    shared("web: true\n").write("closed/sub/Procfile", "web: true\n")
+    shared("web: true\n", requirements__txt="").write("closed/sub/Procfile", "web: true\n")
     (shared.root / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
     try:
         refused(as_nobody(shared, "check", "-d", "closed/sub"), 66, "closed/sub: permission denied — give another one")

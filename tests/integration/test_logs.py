@@ -245,7 +245,7 @@ def test_follow_runs_that_begin_later(app: App) -> None:
         run.wait_line(r"\| ready$")
     for count in (1, 2):
         second = app.start("long-worker")
-        asked.wait_until(lambda count=count: texts(asked).count("hello") == count, f"hello {count}")  # type: ignore[misc]
+        asked.wait_until(lambda n=count: texts(asked).count("hello") == n, f"hello {count}")  # type: ignore[misc]
         assert asked.lines.count("long-worker.1 | hello") == count
         second.signal(signal.SIGTERM)
         second.wait()

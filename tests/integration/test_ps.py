@@ -13,7 +13,7 @@ from tests.support.app import PYTHON, App, Run
 
 FIELDS = {
     "name", "type", "instance", "state", "wanted", "pid", "port", "started_at", "restarts", "code", "command",
-    "has_terminal", "uptime_s", "cpu_percent", "memory_bytes",
+    "has_terminal", "waits_for", "uptime_s", "cpu_percent", "memory_bytes",
 }  # fmt: skip
 MB = 1_000_000
 

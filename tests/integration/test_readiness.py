@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
+from tests.faults.helpers import guard_and_supervisor
 from tests.support.app import App, Run
 
 SLEEP = "exec sleep 1000"
@@ -66,9 +69,28 @@ def test_ready_when_it_says_so_and_not_before(app: App, kind: str) -> None:
     stop(run)
 
 
+@pytest.mark.parametrize("victim", ["nobody", "supervisor", "guard"])
+def test_the_sockets_for_notifications_are_gone_behind_the_run(app: App, victim: str) -> None:
+    run = app(
+        "web: echo $NOTIFY_SOCKET; exec sleep 1000", procman__toml=toml(web='ready = { notify = true, within = "inf" }')
+    ).start("web=2")
+    run.wait_all("output", ["web.1", "web.2"])
+    sockets = [Path(run.output_of(f"web.{number}")[0]) for number in (1, 2)]
+    assert all(path.is_socket() for path in sockets)
+    assert sockets[0].parent == sockets[1].parent
+    if victim == "nobody":
+        run.signal(signal.SIGTERM)
+    else:
+        guard, supervisor = guard_and_supervisor(run)
+        os.kill(supervisor if victim == "supervisor" else guard, signal.SIGKILL)
+    run.wait()
+    run.wait_until(lambda: not sockets[0].parent.exists(), "directory removed")
+
+
 def test_the_one_line_that_says_where_all_are(app: App) -> None:
+    serve = app.child("serve", "listen", "pause")
     app(
-        f"web: {app.child('serve', 'listen', 'pause')} $PORT\nworker: {SLEEP}\napi: {app.child('serve', 'listen', 'pause')}",
+        f"web: {serve} $PORT\nworker: {SLEEP}\napi: {serve}",
         procman__toml=toml(web="ready = { port = true }", api='ready = { http = "/" }'),
     )
     run = app.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from procman.control.directory import inside
-from tests.support.app import CEILING_S, REPOSITORY, App, Run
+from tests.support.app import CEILING_S, App, Run
 
 SLEEP = "exec sleep 1000"
 TWO = f"web: {SLEEP}\nworker: {SLEEP}\n"
@@ -19,9 +20,7 @@ IGNORES_TERM = "trap '' TERM; echo set; while :; do sleep 1000; done"
 SHORT = ("--timeout", "0.3")
 FOR_EVER = ("--timeout", "inf")
 
-with_readiness = pytest.mark.skipif(
-    "begin_ready" not in (REPOSITORY / "procman/supervisor.py").read_text(), reason="readiness is not wired yet"
-)
+READY_WHEN_UP = '[process.web]\nready = { log = "^up" }\n'
 
 
 class Lookout:
@@ -287,10 +286,9 @@ def test_wrong_timeout(app: App) -> None:
 # --- readiness ---
 
 
-@with_readiness
 def test_not_ready_before_it_says_so(app: App) -> None:
     gate = app.fifo()
-    app(f"web: echo begun; read x < {gate}; echo up; {SLEEP}\n", procman__toml='[process.web]\nready = { log = "^up" }\n')
+    app(f"web: echo begun; read x < {gate}; echo up; {SLEEP}\n", procman__toml=READY_WHEN_UP)
     run = app.start()
     run.wait_output("begun")
     early = app.call("wait", *SHORT)
@@ -302,11 +300,10 @@ def test_not_ready_before_it_says_so(app: App) -> None:
     assert (asked.wait(), asked.text) == (0, f"web.1 ready, pid {run.pid_of('web.1')}, port {app.port}\n")
 
 
-@with_readiness
 @pytest.mark.parametrize("on_exit", ["ignore", "stop"])
 def test_end_before_it_was_ready(app: App, on_exit: str) -> None:
     gate = app.fifo()
-    app(f"web: read x < {gate}; exit 3\nworker: {IGNORES_TERM}\n", procman__toml='[process.web]\nready = { log = "up" }\n')
+    app(f"web: read x < {gate}; exit 3\nworker: {IGNORES_TERM}\n", procman__toml=READY_WHEN_UP)
     run = app.start("--on-exit", on_exit, "-t", "inf")
     run.wait_output("set", "worker.1")
     asked = app.procman("wait", *FOR_EVER)
@@ -317,3 +314,27 @@ def test_end_before_it_was_ready(app: App, on_exit: str) -> None:
         assert run.wait() == 3
     else:
         finish(run)
+
+
+def test_names_what_a_pending_one_waits_for(app: App) -> None:
+    gate = app.fifo()
+    app(f"db: echo begun; read x < {gate}; echo up; {SLEEP}\nweb: {SLEEP}\n",
+        procman__toml='[process.db]\nready = { log = "^up" }\n[process.web]\nneeds = ["db"]\n')  # fmt: skip
+    run = app.start()
+    run.wait_output("begun")
+    early = app.call("wait", "web", *SHORT)
+    assert (early.code, early.err_text) == (1, "not ready within 0.3 s: web.1 is pending (waits for db)\n")
+    assert re.search(r"(?m)^web\.1 +pending db ", app.call("ps").text)
+    asked = app.procman("wait", *FOR_EVER)
+    gate.send()
+    assert asked.wait() == 0
+    assert [line.split()[:2] for line in asked.lines[:-1]] == [["db.1", "ready,"], ["web.1", "ready,"]]
+
+
+def test_readiness_that_does_not_come_is_told_with_its_reason(app: App) -> None:
+    app(f"web: {SLEEP}\nworker: {SLEEP}\n", procman__toml='[process.web]\nready = { log = "up", within = "100ms" }\n')
+    run = app.start("--on-exit", "ignore")
+    run.wait_for("exited", "web.1")
+    asked = app.call("wait", *FOR_EVER)
+    assert (asked.code, asked.out) == (1, b"")
+    assert asked.err_text.startswith("web.1 failed: was not ready within 0.1 s")

@@ -171,6 +171,9 @@ def test_formation(names: list[str], foreman: str | None, honcho: str | None, se
 
 KEYS = [f"\n{key} = " for key in SETTINGS]
 TABLES = ["\n[process.web]\n", "\n[tool.procman]\n", "\n[", "]", "{", "}", "[[", "stop_signal = ", "env.A = "]
+PROBES = ["\nready = {", "\nliveness = {", "http = '/'", "log = '('", "port = true", "within = "]
+PROBES += ["every = ", ", ", "}", "\nready.", "http = "]
+PROBES += ["\nneeds = ['web']", "\nneeds = 'A,b'", "\nwatch = ['**']", "\nphase = 'release'", "\n[process.b]"]
 VALUES = ["1", "7000", "-1", "nan", "inf", "true", "false", "'2m'", '"web=2"', "['web']", "'stop'", "1979-05-27", '"""']
 
 
@@ -185,7 +188,9 @@ def toml(value: Any) -> str:
 
 
 @fuzzed
-@given(mixed(*KEYS, *KEYS, *TABLES, *VALUES, *VALUES), st.sampled_from(["procman.toml", "pyproject.toml"]))
+@given(
+    mixed(*KEYS, *KEYS, *TABLES, *PROBES, *VALUES, *VALUES), st.sampled_from(["procman.toml", "pyproject.toml"])
+)
 def test_toml(data: bytes, path: str) -> None:
     file = parse_settings(data, path)
     check_problems(file.problems, data)
@@ -234,9 +239,11 @@ def test_variables(caller: dict[str, str]) -> None:
 FILES = {
     "Procfile": mixed("web: run\n", "worker: a $PORT\n", "release: x", "\\\n", "  ", "//", "a.b: c", "http://x\n"),
     ".env": mixed("export ", "A=1\n", "B='", 'C="', "${", "}", "PORT=", "7000\n", "PROCFILE=", "x\n", "{", "API_KEY="),
-    "procman.toml": mixed(*KEYS, *TABLES, *VALUES, "\n[process.web]\nenv = {A = 'x'}\n"),
+    "procman.toml": mixed(*KEYS, *TABLES, *PROBES, *VALUES, "\n[process.web]\nenv = {A = 'x'}\n"),
     "pyproject.toml": mixed("\n[tool.procman]\n", *KEYS, *VALUES),
     ".foreman": mixed("\nport: ", "\nformation: ", "env: ", "timeout: ", "root: .\n", "web=2", "7000", "["),
+    ".env.example": mixed("A=\n", "# B=1\n", "export "),
+    ".env.production": mixed("A=redis://x\n", "B=", "sqlite://\n"),
 }
 SPARSE = st.fixed_dictionaries({}, optional=FILES)
 FLAGS = st.lists(st.sampled_from(["--lenient", "--verbose", "--interpolate", "--no-override", "--no-port"]), max_size=3)

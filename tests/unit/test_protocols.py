@@ -123,8 +123,8 @@ NOTHING_TO_ASK = [
     ("sqlite://:memory:", "file", "", "a file"),
     ("file:///var/x", "file", "/var/x", "a file"),
     ("s3://bucket/prefix", "S3", "", "a bucket, at no host of its own"),
-    ("mongodb+srv://u:p@cluster.example.org/name", "MongoDB", "cluster.example.org", "its hosts stand in SRV records of the DNS"),
-]  # fmt: skip
+    ("mongodb+srv://u:p@db.example.org/name", "MongoDB", "db.example.org", "its hosts stand in SRV records of the DNS"),
+]
 
 
 @pytest.mark.parametrize(("url", "kind", "where", "note"), NOTHING_TO_ASK)
@@ -214,7 +214,7 @@ def all_that_is_said(service: BackingService) -> bytes:
     return talk.hello + talk.upgrade + talk.goodbye
 
 
-@pytest.mark.parametrize("scheme", sorted(set(re.match("[^:]*", url)[0] for url in ASKED) - {"jdbc", "unix"}))  # type: ignore[index]
+@pytest.mark.parametrize("scheme", sorted({url.partition(":")[0] for url in ASKED} - {"jdbc", "unix"}))
 def test_nothing_of_user_password_path_or_query_is_said_or_kept(scheme: str) -> None:
     scheme = scheme.strip()
     words = ("sayUser", "sayPass", "sayPath", "sayQuery", "sayValue", "sayFragment")
@@ -224,10 +224,11 @@ def test_nothing_of_user_password_path_or_query_is_said_or_kept(scheme: str) -> 
         try:
             service = backing_service("X", url)
         except ValueError:
-            assert host.startswith("%2F")
+            assert host.startswith("%2F") or scheme.endswith(("+unix", "+socket"))
             continue
-        if "+unix" in scheme or "+socket" in scheme:
-            service = service._replace(path="")  # it is the path of the URL
+        if service.talk is None:
+            assert scheme == "s3"
+            continue
         everything = all_that_is_said(service).decode("latin-1") + repr(service._replace(talk=None))
         assert not [word for word in words if word.lower() in everything.lower()]
 
@@ -278,7 +279,7 @@ def test_with_a_login_memcached_is_asked_in_bytes() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        *((url, True) for url, kind, *_ in URLS if kind not in ("HTTP", "TCP", "socket")),
+        *((url, True) for url, kind, *_ in URLS if kind not in ("HTTP", "TCP") and url[:4] != "unix"),
         ("tcp://h:1", True),
         ("sqlite:///app.db", True),
         ("sqlite::memory:", True),
@@ -304,14 +305,17 @@ def test_which_urls_name_a_backing_service_by_themselves(url: str, expected: boo
 def test_any_text_is_a_service_or_an_error_for_people(text: str, start: str) -> None:
     is_known(start + text)
     masked(start + text)
+    failure: Exception | None = None
     try:
         service = backing_service("X", start + text)
     except ValueError as error:
-        assert str(error).startswith(("it", "its", "what"))  # ours, and no UnicodeError
-        assert type(error) is ValueError
-    else:
-        assert service.where.isprintable()
-        assert all(host.isascii() and 0 <= port <= 65_535 for host, port in service.hosts)
+        failure = error
+    if failure is not None:
+        assert type(failure) is ValueError  # no UnicodeError
+        assert str(failure).startswith(("it", "its", "what"))
+        return
+    assert service.where.isprintable()
+    assert all(host.isascii() and 0 <= port <= 65_535 for host, port in service.hosts)
 
 
 # --- what may be shown -----------------------------------------------------------------------------------------------
@@ -396,7 +400,7 @@ ANSWERS = [
     ("PostgreSQL", postgres_error("57P03", "the database system is starting up"), "the database system is starting up"),
     ("PostgreSQL", postgres_error("57P01", "terminating\n\x1b[31m connection"), "terminating [31m connection"),
     ("PostgreSQL", postgres_error("57P02", "x" * 500), "x" * 97 + "..."),
-    ("PostgreSQL", b"Ecould not fork new process for connection: no memory\n\0", "could not fork new process for connection: no memory"),
+    ("PostgreSQL", b"Ecould not fork new process: no memory\n\0", "could not fork new process: no memory"),
     ("PostgreSQL", postgres_error("no", "x"), "speaks no PostgreSQL"),
     ("PostgreSQL", b"HTTP/1.1 400 Bad Request\r\n", "speaks no PostgreSQL, but HTTP"),
     ("PostgreSQL", b"ERROR\r\n", "speaks no PostgreSQL"),
@@ -453,9 +457,9 @@ ANSWERS = [
     ("SMTP", b"+OK\r\n", "speaks no SMTP"),
     ("HTTP", b"HTTP/1.1 200 OK\r\n\r\n", None),
     ("HTTP", b"HTTP/1.0 301\r\n\r\n", None),
-    ("HTTP", b"HTTP/1.1 401 Unauthorized\r\n", None),
-    ("HTTP", b"HTTP/1.1 404 Not Found\r\n", None),
-    ("HTTP", b"HTTP/1.1 501 Unsupported method ('HEAD')\r\n", None),
+    ("HTTP", b"HTTP/1.1 401 Unauthorized\r\nA: b\r\n\r\n", None),
+    ("HTTP", b"HTTP/1.1 404 Not Found\n\n", None),
+    ("HTTP", b"HTTP/1.1 501 Unsupported method ('HEAD')\r\n\r\n", None),
     ("HTTP", b"HTTP/1.1 500 Oops\r\n", "answers 500"),
     ("HTTP", b"HTTP/1.1 503 \x1b]0;x\x07\r\n", "answers 503"),
     ("HTTP", b"HTTP/1.1 2000 OK\r\n", "speaks no HTTP"),
@@ -489,7 +493,8 @@ def test_judges_take_any_cut_of_an_answer(kind: str, answer: bytes, reason: str 
             closed = judge(answer[:end], True)
             assert closed is not None, "the end of the connection is the end of waiting"
             if verdict is None:
-                assert closed.reason == f"closed the connection {'in the middle of its' if end else 'without an'} answer"
+                when = "in the middle of its" if end else "without an"
+                assert closed.reason == f"closed the connection {when} answer"
         elif verdict is not None:
             assert verdict.is_ok == before.is_ok
         before = verdict or before
@@ -530,8 +535,7 @@ def test_no_answer_upsets_a_judge(answer: bytes, is_closed: bool) -> None:
 def test_no_judge_waits_for_ever(kind: str) -> None:
     """64 KiB of one byte: the conversation ends there at the latest, most judges much before."""
     for byte in range(256):
-        if JUDGES[kind](bytes([byte]) * 2000, False) is None:
-            assert kind == "MySQL", (kind, byte)
+        assert JUDGES[kind](bytes([byte]) * 2000, False) is not None, byte
 
 
 @pytest.mark.parametrize(
@@ -560,7 +564,7 @@ def test_postgres_is_greeted_as_the_protocol_says() -> None:
     assert hello[4:8] == b"\0\x03\0\0"
     words = hello[8:].split(b"\0")
     assert words == [b"user", b"procman", b"database", b"postgres", b"application_name", b"procman", b"", b""]
-    assert POSTGRES_SSL_REQUEST == bytes([0, 0, 0, 8, 4, 210, 22, 47])
+    assert list(POSTGRES_SSL_REQUEST) == [0, 0, 0, 8, 4, 210, 22, 47]
 
 
 def test_mongodb_is_greeted_as_the_protocol_says() -> None:

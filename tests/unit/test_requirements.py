@@ -46,7 +46,9 @@ def test_all_that_is_missing_is_told_at_once_and_no_value() -> None:
     with pytest.raises(ConfigError) as raised:
         services_by_type(needs_by_type(TYPES, said), said, {"REDIS_URL": "", "QUEUE_URL": "hunter2"})
     lines = str(raised.value).split("\n")
-    assert [line.partition(" needs ")[0] for line in lines] == [f"procman.toml:7: {n}" for n in ("web", "web", "worker")]
+    names = [line.partition(" needs ")[0].rpartition(" ")[2] for line in lines]
+    assert names == ["web", "web", "worker"]
+    assert all(line.startswith("procman.toml:7: ") for line in lines)
     assert "it is not set" in lines[0]
     assert "hunter2" not in str(raised.value)
 

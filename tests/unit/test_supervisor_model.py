@@ -28,8 +28,8 @@ from procman.events import Event, Exited, GaveUp, Notice, Restarting, Started
 from procman.leftovers import KILL_WAIT_S
 from procman.lifecycle import Input, State
 from procman.output import Multiplexer
-from procman.readiness import COMPLETED, PORT, Probe
 from procman.process import ExitStatus, Process, Reaper
+from procman.readiness import COMPLETED, PORT, Probe
 from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
 from procman.spec import ProcessSpec
 from procman.supervisor import Instance, Supervisor
@@ -581,7 +581,7 @@ class SupervisorModel(RuleBasedStateMachine):
 
     def comes_to_an_end(self) -> None:
         """Whatever was before: asked to stop, it ends, within the grace time and what SIGKILL may take, truthfully."""
-        self.supervisor.stop(0, "the end of this test")
+        self.stops_in_order()
         began_s = self.loop.clock.now_s
         while not self.ends:
             for proc in self.world.doomed():
@@ -606,6 +606,16 @@ class SupervisorModel(RuleBasedStateMachine):
         if left:
             assert self.supervisor.exit_code != 0
         self.says_what_happened()
+
+    def stops_in_order(self) -> None:
+        """Asked to stop, who is needed by a process that is there goes on, and all others have their signal."""
+        was_stopping = self.is_stopping
+        alive = [one for one in self.supervisor.instances.values() if one.state in (State.STARTING, State.READY)]
+        kept = [one for one in alive if self.is_needed(one)]
+        self.supervisor.stop(0, "the model says so")
+        if not was_stopping:
+            for one in alive:
+                assert (one in kept) == (one.state in (State.STARTING, State.READY)), f"{one.spec.name} is {one.state}"
 
     def says_what_happened(self) -> None:
         for name in ALL_NAMES:
@@ -633,17 +643,11 @@ class DependentModel(SupervisorModel):
 
     @rule()
     @precondition(lambda self: not self.is_stopping)
-    def nobody_stops_before_who_needs_it(self) -> None:
-        """Asked to stop, who is needed by a process that is there goes on."""
+    def is_stopped(self) -> None:
         counted.steps += 1
-        if not self.random_chance(6):
-            return
-        self.stop_asked = True
-        alive = [one for one in self.supervisor.instances.values() if one.state in (State.STARTING, State.READY)]
-        kept = [one for one in alive if self.is_needed(one)]
-        self.supervisor.stop(0, "the model says so")
-        for one in alive:
-            assert (one.state is State.STOPPING) == (one not in kept), f"{one.spec.name} is {one.state}"
+        if self.random_chance(10):
+            self.stop_asked = True
+            self.stops_in_order()
 
 
 @pytest.fixture

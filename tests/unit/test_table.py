@@ -86,6 +86,8 @@ def test_no_instances_are_a_heading() -> None:
         ({"state": "backoff", "code": 1}, "backoff 1"),
         ({"state": "ready", "code": 1}, "ready"),
         ({"state": "lost", "code": 1}, "lost"),
+        ({"state": "pending", "waits_for": []}, "pending"),
+        ({"state": "pending", "waits_for": ["db", "REDIS_URL"]}, "pending db,REDIS_URL"),
     ],
 )
 def test_state_for_people(fields: dict[str, Any], text: str) -> None:

@@ -22,6 +22,7 @@ def hold(server, done):
 
 
 server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what lingers of another test's connections is nobody's
 try:
     server.bind(("127.0.0.1", int(os.environ["PORT"])))
     server.listen()

@@ -1,4 +1,4 @@
-"""Serve HTTP on $PORT while taking steps: TOKEN [listen | status:N | silent | say:TEXT | notify:TEXT | <FIFO | pause]...
+"""Serve HTTP on $PORT, step by step: TOKEN [listen | status:N | silent | say:TEXT | notify:TEXT | <FIFO | pause]...
 
 `<FIFO` waits for a line of it. Each request is answered with the status of that moment; after `silent` with nothing.
 SIGTERM says so and ends with 0.
@@ -16,6 +16,13 @@ connections = []
 
 def say(text):
     os.write(1, f"{text}\n".encode())
+
+
+def start(target, *args):
+    # The signal is for the main thread: another one that gets it would not wake it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=target, args=args, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def serve(server):
@@ -56,7 +63,7 @@ for step in sys.argv[2:]:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", int(os.environ["PORT"])))
         server.listen()
-        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        start(serve, server)
     elif step.startswith("status:"):
         status = step.removeprefix("status:")
     elif step == "silent":
@@ -69,5 +76,6 @@ for step in sys.argv[2:]:
         with open(step[1:], "rb", buffering=0) as fifo:
             fifo.readline()
     elif step == "pause":
-        while True:
-            signal.pause()
+        # Not pause(): a signal right before it would wait for the next one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        end(signal.sigwait({signal.SIGTERM}), None)
