@@ -49,10 +49,9 @@ class Ring:
         if type(event) is Output:
             too_much = len(event.block) + EVENT_BYTES - self._limit_bytes
             if too_much > 0:
-                # Its last lines: from behind the first newline of what fits.
-                start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
-                event = event._replace(block=event.block[start:])
-                shelf.dropped_bytes += start
+                shelf.dropped_bytes += len(event.block)
+                event = _end_of(event, too_much)
+                shelf.dropped_bytes -= len(event.block)
             size += len(event.block)
         shelf.kept.append(Kept(self._number, event))
         shelf.held_bytes += size
@@ -62,7 +61,7 @@ class Ring:
     def history(self, names: Collection[str], limit_bytes: int | None = None) -> tuple[list[Event], dict[str, int]]:
         """Return what is kept of the instances `names`, oldest first, and how many bytes of each are not in it.
 
-        With a limit these are the last events of each, whose output is no more than that.
+        With a limit these are the last events of each, with no more output than that; the oldest may be cut.
         """
         shelves = {name: self._shelves[name] for name in names if name in self._shelves}
         newest = {name: _newest(shelf, limit_bytes) for name, shelf in shelves.items()}
@@ -100,11 +99,23 @@ def _newest(shelf: _Shelf, limit_bytes: int | None) -> tuple[Iterable[Kept], int
     chosen: list[Kept] = []
     older = iter(reversed(shelf.kept))
     for kept in older:
-        limit_bytes -= _size_of(kept)
-        if limit_bytes < 0:
-            return reversed(chosen), shelf.dropped_bytes + _size_of(kept) + sum(map(_size_of, older))
+        size = _size_of(kept)
+        if size > limit_bytes:
+            missing = size
+            if type(kept.event) is Output and limit_bytes > 0:
+                event = _end_of(kept.event, size - limit_bytes)
+                missing -= len(event.block)
+                chosen.append(kept._replace(event=event))
+            return reversed(chosen), shelf.dropped_bytes + missing + sum(map(_size_of, older))
+        limit_bytes -= size
         chosen.append(kept)
     return reversed(chosen), shelf.dropped_bytes
+
+
+def _end_of(event: Output, too_much: int) -> Output:
+    """Return the last lines: from behind the first newline of what is left without the first `too_much` bytes."""
+    start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
+    return event._replace(block=event.block[start:])
 
 
 def _size_of(kept: Kept) -> int:

@@ -30,6 +30,7 @@ from procman.tui.instances import STYLES, Instances
 from procman.tui.log import LogView
 
 BESIDE_COLUMNS = 160  # from so many on the log stands beside the table
+MIN_PLACE = 12  # of a path so much is told however little room there is: its end
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 KEYS = (
@@ -76,7 +77,7 @@ class Top(App[int]):
     #instances, #log { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
     #about { text-style: underline; }
     #search { display: none; height: 1; border: none; padding: 0; }
-    #keys { height: auto; }
+    #keys { height: auto; max-height: 2; link-color: ansi_default; link-style: none; link-color-hover: ansi_default; }
     .beside #panes { layout: horizontal; }
     .beside #instances { width: 45%; height: 100%; max-height: 100%; margin-right: 1; }
     .beside #log-pane { width: 1fr; height: 100%; }
@@ -85,6 +86,9 @@ class Top(App[int]):
     Signals .dialog { width: 60; }
     Help .dialog { width: 90; }
     OptionList { height: auto; max-height: 1fr; border: none; padding: 0; }
+    OptionList > .option-list--option-highlighted {
+        color: ansi_default; background: ansi_default; text-style: reverse;
+    }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "restart", show=False),
@@ -113,7 +117,7 @@ class Top(App[int]):
         leave: str = "everything goes on",
         until: Callable[[], object] | None = None,
     ) -> None:
-        """`attach` runs the terminal of an instance and returns a complaint; `leave` says what leaving does.
+        """`attach` is at the terminal of an instance, and returns a complaint; `leave` says what leaving does.
 
         `until` blocks until there is nothing more to see; then the view ends by itself.
         """
@@ -129,6 +133,8 @@ class Top(App[int]):
         self._instances: dict[str, Message] = {}
         self._followed = ""
         self._is_paused = False
+        self._is_drawn = False  # the first size comes before there is anything
+        self._is_left = False
         self._trouble = ""  # with all that runs
         self._log_trouble = ""
 
@@ -145,11 +151,13 @@ class Top(App[int]):
 
     def on_mount(self) -> None:
         self.theme = "ansi-dark"
+        self.animation_level = "none"  # a key's effect is there at once
         self._table, self._view = self.query_one(Instances), self.query_one(LogView)
         self._title_line = self.query_one("#title", Static)
         self._about = self.query_one("#about", Static)
         self._said = self.query_one("#said", Static)
         self._search = self.query_one("#search", Input)
+        self._is_drawn = True
         self._table.focus()
         self._table.nothing = "looking …"
         self._looks.begin()
@@ -160,6 +168,11 @@ class Top(App[int]):
         if self._until is not None:
             threading.Thread(target=self._wait, args=(self._until,), daemon=True).start()
 
+    def on_unmount(self) -> None:
+        self._is_left = True
+        self._looks.close()
+        self._feed.close()
+
     def _wait(self, until: Callable[[], object]) -> None:
         until()
         with contextlib.suppress(RuntimeError):  # it has been left already
@@ -167,6 +180,8 @@ class Top(App[int]):
 
     def on_resize(self, event: Resize) -> None:
         self.screen_stack[0].set_class(event.size.width >= BESIDE_COLUMNS, "beside")
+        if self._is_drawn:
+            self._show_title()
 
     def _handle_exception(self, error: Exception) -> None:
         """End with what the command says in a line: no traceback, unless somebody wants one."""
@@ -206,7 +221,7 @@ class Top(App[int]):
         self._looks.hurry()
 
     def on_instances_selected(self) -> None:
-        if (instance := self._table.selected) is not None:
+        if (instance := self._table.selected) is not None and not self._is_left:
             self._followed = instance["name"]
             self._is_paused = False
             self._view.nothing = ""
@@ -220,12 +235,13 @@ class Top(App[int]):
         self._said.update(Text(text, style=STYLES_SAID[is_error]))
 
     def _show_title(self) -> None:
-        title = Text(f" procman {self._place}  ")
-        if self._trouble:
-            title.append(f"{self._trouble} — looking again  ", style=Style(bold=True))
         states = Counter(state_text(instance).partition(" ")[0] for instance in self._instances.values())
-        title.append(", ".join(f"{count} {state}" for state, count in states.most_common()))
-        self._title_line.update(title)
+        told = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        if self._trouble:
+            told = f"looking again: {self._trouble.partition(' — ')[0]}  {told}"
+        room = max(MIN_PLACE, self.size.width - len(f" procman   {told}"))
+        place = self._place if len(self._place) <= room else f"…{self._place[1 - room :]}"
+        self._title_line.update(Text(f" procman {place}  ").append(told, style=Style(bold=bool(self._trouble))))
 
     def _show_about(self) -> None:
         """Say all of the selected instance that a narrow table leaves out."""
@@ -235,7 +251,7 @@ class Top(App[int]):
             about.append(" paused ", style=Style(reverse=True, bold=True))
             about.append(" ")
         about.append(self._followed, style=Style(bold=True))
-        if self._log_trouble and self._followed:
+        if self._log_trouble and self._log_trouble != self._trouble:
             about.append(f"  {self._log_trouble}", style=Style(color="red"))
         elif instance is not None:
             state = state_text(instance)
@@ -286,7 +302,7 @@ class Top(App[int]):
                 complaint = self._be_at(instance["name"])
         except SuspendNotSupported:
             complaint = "attach needs a terminal, and this is none"
-        self.say(complaint or f"left {instance['name']}; it goes on", bool(complaint))
+        self.say(complaint or f"back from {instance['name']}", bool(complaint))
         self._looks.hurry()
         self.refresh(layout=True)
         for signum in came:
@@ -294,7 +310,7 @@ class Top(App[int]):
                 self.exit(128 + signum)
 
     def action_pause(self) -> None:
-        if self._followed:
+        if self._followed and not self._is_left:
             self._is_paused = not self._is_paused
             self._feed.show(self._followed, self._is_paused)
             self._show_about()

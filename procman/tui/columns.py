@@ -27,6 +27,8 @@ BARS = "▁▂▃▄▅▆▇█"
 CPU_TOP = 100.0  # percent of a core: a full bar, unless there has been more
 MEMORY_SPARE = 1.5  # memory has no natural top, so the most there has been is at two thirds
 
+Used = deque[float | None]  # at each look; None while it did not run
+
 
 class Layout:
     """The columns that fit a width, in order, with the width of each."""
@@ -68,15 +70,15 @@ class Past:
     """What instances have used at the last looks."""
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[deque[float], deque[float]]] = {}
+        self._of: dict[str, tuple[Used, Used]] = {}
 
     def add(self, instances: Iterable[Mapping[str, Any]]) -> None:
         """Take another look; who is no longer there is forgotten."""
         before, self._of = self._of, {}
         for instance in instances:
             cpu, memory = before.get(instance["name"]) or (deque(maxlen=MAX_LINE), deque(maxlen=MAX_LINE))
-            cpu.append(instance["cpu_percent"] or 0.0)
-            memory.append(instance["memory_bytes"] or 0)
+            cpu.append(instance["cpu_percent"])
+            memory.append(instance["memory_bytes"])
             self._of[instance["name"]] = cpu, memory
 
     def cells_of(self, instance: Mapping[str, Any], widths: Mapping[str, int]) -> dict[str, str]:
@@ -84,13 +86,17 @@ class Past:
         cells = cells_of(instance)
         cpu, memory = self._of.get(instance["name"], ((), ()))
         if "cpu_line" in widths:
-            cells["cpu_line"] = spark(cpu, widths["cpu_line"], max(CPU_TOP, *cpu, 0.0))
+            cells["cpu_line"] = spark(cpu, widths["cpu_line"], max(CPU_TOP, *_known(cpu)))
         if "memory_line" in widths:
-            cells["memory_line"] = spark(memory, widths["memory_line"], max(*memory, 1.0, 1.0) * MEMORY_SPARE)
+            cells["memory_line"] = spark(memory, widths["memory_line"], max(1.0, *_known(memory)) * MEMORY_SPARE)
         return cells
 
 
-def spark(values: Iterable[float], width: int, top: float) -> str:
-    """Return the last values as bars, the newest at the right; the lowest bar is nothing at all."""
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None] or [0.0]
+
+
+def spark(values: Iterable[float | None], width: int, top: float) -> str:
+    """Return the last values as bars, the newest at the right; nothing where there was nothing to measure."""
     last = list(values)[-width:]
-    return "".join(BARS[min(7, math.ceil(value / top * 7))] for value in last).rjust(width)
+    return "".join(" " if value is None else BARS[min(7, math.ceil(value / top * 7))] for value in last).rjust(width)

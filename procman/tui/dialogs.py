@@ -30,7 +30,7 @@ HELP = """\
 [b]r[/b]      restart it; also starts one that was stopped
 [b]s[/b] [b]S[/b]    stop it, start it
 [b]+[/b] [b]-[/b]    one more or one less of its process type
-[b]a[/b]      attach: your terminal becomes its own; Ctrl-\\] comes back
+[b]a[/b]      attach: your terminal becomes its own; Ctrl-] comes back
 [b]k[/b]      send it a signal, from a list
 [b]/[/b]      search its log for a regular expression; small letters find capitals, too
 [b]n[/b] [b]N[/b]    the next older, newer line in which it is found

@@ -64,9 +64,16 @@ class Looks:
         self._meter = Meter()
         self._looks: queue.Queue[Look] = queue.Queue(1)
         self._is_hurried = threading.Event()
+        self._is_closed = False
 
     def begin(self) -> None:
         threading.Thread(target=self._run, daemon=True, name="looks").start()
+
+    def close(self) -> None:
+        """Let the thread end, when it has its answer."""
+        self._is_closed = True
+        self.take()
+        self.hurry()
 
     def hurry(self) -> None:
         """Look at once: something has just been done."""
@@ -78,7 +85,7 @@ class Looks:
         return None
 
     def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             self._looks.put(self._look())
             self._on_look()
             self._is_hurried.wait(LOOK_S)
@@ -118,6 +125,7 @@ class Log:
         os.set_blocking(self._wakeup_fd, False)
         os.set_blocking(self._wake_fd, False)
         self._shown = ("", False)
+        self._is_closed = False
         self._connection: Connection | None = None
         self._begin("")
 
@@ -129,6 +137,15 @@ class Log:
     def show(self, name: str, is_paused: bool = False) -> None:
         """Follow this one from now on, "" for none; a paused one is not read at all."""
         self._wanted = name, is_paused
+        self._wake()
+
+    def close(self) -> None:
+        """Let the thread end, when it has its answer. Nothing may be shown any more."""
+        self._is_closed = True
+        self.take()
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_fd, b"!")
 
@@ -140,7 +157,7 @@ class Log:
     # --- the thread ---
 
     def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             try:
                 self._follow_wish()
                 name, is_paused = self._shown
@@ -152,6 +169,9 @@ class Log:
                 self._drop()
                 self._put(_told(error))
                 self._rest(AGAIN_S)
+        self._drop()
+        os.close(self._wakeup_fd)
+        os.close(self._wake_fd)
 
     def _follow_wish(self) -> None:
         wanted = name, is_paused = self._wanted

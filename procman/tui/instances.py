@@ -49,6 +49,7 @@ class Instances(ScrollView, can_focus=True):
         self._instances: Sequence[Message] = ()
         self._past = Past()
         self._at = 0
+        self._name = ""  # of the selected one, also while there is none: it may come back
         self._layout_of = (-1, Layout((), 80))
         self.nothing = ""  # what to say where there is none
 
@@ -58,19 +59,17 @@ class Instances(ScrollView, can_focus=True):
 
     def show_all(self, instances: Sequence[Message]) -> None:
         """Show these; the same instance stays selected, or who stands in its place."""
-        before = self.selected
         self._past.add(instances)
         self._instances = instances
         names = [instance["name"] for instance in instances]
-        if before is not None and before["name"] in names:
-            self._at = names.index(before["name"])
+        if self._name in names:
+            self._at = names.index(self._name)
         self._at = max(0, min(self._at, len(names) - 1))
         self._layout_of = (-1, self._layout_of[1])
         self.virtual_size = Size(1, max(2, 1 + len(instances)))
         self._show_cursor()
         self.refresh()
-        if self.selected is not None and (before is None or before["name"] != self.selected["name"]):
-            self.post_message(self.Selected())
+        self._tell()
 
     # --- moving ---
 
@@ -94,6 +93,11 @@ class Instances(ScrollView, can_focus=True):
             self._at = at
             self._show_cursor()
             self.refresh()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.selected is not None and self.selected["name"] != self._name:
+            self._name = self.selected["name"]
             self.post_message(self.Selected())
 
     def _show_cursor(self) -> None:
