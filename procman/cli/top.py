@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -70,6 +71,9 @@ def view(
         del os.environ["NO_COLOR"]
     from procman.tui.app import Top
     from procman.tui.feed import finder
+
+    gc.freeze()  # what is there now stays
+    gc.enable()
 
     root = os.path.dirname(directory)
     top = Top(finder(directory, pid), lambda name: _attach(root, name), _shown(root), leave, until)

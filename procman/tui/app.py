@@ -69,12 +69,13 @@ class Top(App[int]):
     CSS = """
     Screen { layout: vertical; }
     #title, #about, #said { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    #title { text-style: reverse; }
+    #title { text-style: bold; }
     #panes { height: 1fr; layout: vertical; }
     #instances { height: auto; min-height: 2; max-height: 45%; overflow-x: hidden; overflow-y: auto; }
     #log-pane { height: 1fr; }
     #log { height: 1fr; overflow: auto auto; }
-    #instances, #log { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
+    #instances, #log { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    #instances:focus, #log:focus { scrollbar-color: ansi_green; }
     #about { text-style: underline; }
     #search { display: none; height: 1; border: none; padding: 0; }
     #keys { height: auto; max-height: 2; link-color: ansi_default; link-style: none; link-color-hover: ansi_default; }
@@ -147,7 +148,7 @@ class Top(App[int]):
                 yield LogView()
         yield Static(id="said", markup=False)
         yield Input(id="search", placeholder="a regular expression; Enter finds, Esc ends")
-        yield Static(_keys(), id="keys")
+        yield Static(id="keys")
 
     def on_mount(self) -> None:
         self.theme = "ansi-dark"
@@ -157,7 +158,9 @@ class Top(App[int]):
         self._about = self.query_one("#about", Static)
         self._said = self.query_one("#said", Static)
         self._search = self.query_one("#search", Input)
+        self._keys = self.query_one("#keys", Static)
         self._is_drawn = True
+        self._show_keys()
         self._table.focus()
         self._table.nothing = "looking …"
         self._looks.begin()
@@ -182,6 +185,7 @@ class Top(App[int]):
         self.screen_stack[0].set_class(event.size.width >= BESIDE_COLUMNS, "beside")
         if self._is_drawn:
             self._show_title()
+            self._show_keys()
 
     def _handle_exception(self, error: Exception) -> None:
         """End with what the command says in a line: no traceback, unless somebody wants one."""
@@ -258,6 +262,19 @@ class Top(App[int]):
             about.append(f"  {state}", style=STYLES[colour_of(instance, state)])
             about.append(f"  {_details(instance)}")
         self._about.update(about)
+
+    def _show_keys(self) -> None:
+        """Say the keys, each with its word on one line; each can be clicked, too."""
+        lines: list[list[str]] = [[]]
+        left = self.size.width
+        for action, key, what in KEYS:
+            size = len(f"{key} {what}")
+            if size > left and lines[-1]:
+                lines.append([])
+                left = self.size.width
+            left -= size + 2
+            lines[-1].append(f"[@click=app.{action}][b]{key}[/b] {what}[/]")
+        self._keys.update("\n".join("  ".join(line) for line in lines))
 
     # --- keys ---
 
@@ -378,11 +395,6 @@ def _details(instance: Message) -> str:
         "".join(char if char.isprintable() else " " for char in str(instance["command"])),
     ]
     return "  ".join(filter(None, told))
-
-
-def _keys() -> str:
-    """Return the line of keys; each can be clicked, too."""
-    return "  ".join(f"[@click=app.{action}][b]{key}[/b] {what}[/]" for action, key, what in KEYS)
 
 
 @contextlib.contextmanager

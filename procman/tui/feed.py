@@ -187,6 +187,7 @@ class Log:
         self._drop()
         self._name = name
         self._is_new = True
+        self._is_flooded = False
         self._pid = 0
         self._position = -1  # of the next byte of its output, counted from its first; not known yet
         self._event_at = 0.0  # of the last event that was no output
@@ -200,11 +201,13 @@ class Log:
 
     def _turn(self, name: str) -> None:
         if self._connection is None:
-            if self._look(name):
+            self._is_flooded = self._look(name)
+            if self._is_flooded:
                 self._drop()
         elif self._is_readable(self._connection):
             size = sum(self._take(message) for message in self._connection.receive())
             if size >= FLOOD_BYTES:
+                self._is_flooded = True
                 self._drop()
         else:
             return  # only woken up
@@ -215,16 +218,21 @@ class Log:
         """Open a connection, and take what it tells of the past; return whether something is missing."""
         with contextlib.closing(self._find()) as control:
             ((peer, names),) = control.route([name]).items()
-            self._connection = peer.ask({"do": "logs", "names": names, "follow": True, "bytes": HISTORY_BYTES})
+            request = {"do": "logs", "names": names, "follow": not self._is_flooded, "bytes": HISTORY_BYTES}
+            self._connection = peer.ask(request)
         if peer.pid != self._pid:
             self._pid, self._position, self._event_at = peer.pid, -1, 0.0
         messages: list[Message] = []
         while not any(message.get("event") == "live" or is_last(message) for message in messages):
             messages += self._connection.receive()
         live = next((at for at, message in enumerate(messages) if message.get("event") == "live"), len(messages))
+        if "done" in messages[-1]:  # not followed
+            live -= 1
+            self._drop()
         is_missing = self._take_past(messages[:live])
-        for message in messages[live:]:
-            self._take(message)
+        if self._connection is not None:
+            for message in messages[live:]:
+                self._take(message)
         return is_missing
 
     def _take_past(self, messages: Sequence[Message]) -> bool:

@@ -107,7 +107,7 @@ class Instances(ScrollView, can_focus=True):
         top = self.scroll_offset.y
         if self._at < top or self._at >= top + rows:
             y = self._at if self._at < top else self._at - rows + 1
-            self.scroll_to(y=y, animate=False, immediate=True)
+            self.scroll_to(y=y, animate=False, immediate=True, force=True)
 
     # --- drawing ---
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.ansi import AnsiDecoder
 from rich.style import Style
 from rich.text import Text
+from textual.events import Resize
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -57,14 +58,14 @@ class LogView(ScrollView, can_focus=True):
         self._found = -1
         self._strips.clear()
         self.virtual_size = Size(0, 0)
-        self.scroll_to(0, 0, animate=False, immediate=True)
+        self.scroll_to(0, 0, animate=False, immediate=True, force=True)
+        self._is_following = True
         self.refresh()
 
     def add(self, parts: Sequence[tuple[str, str, int]]) -> None:
         """Take what has come: parts of a kind, text, bytes that are missing."""
         if not parts:
             return
-        is_following = self.scroll_offset.y >= self.max_scroll_y
         dropped = self._dropped
         for kind, text, size in parts:
             if kind == TEXT:
@@ -73,16 +74,28 @@ class LogView(ScrollView, can_focus=True):
                 self._is_open = False
                 self._append(Line(kind, f"… {size_text(size)} passed over …" if kind == GAP else text))
         self.virtual_size = Size(self._width, len(self._lines))
-        if is_following:
+        if self._is_following:
             self.follow()
         elif self._dropped > dropped:
-            y = max(0, self.scroll_offset.y - (self._dropped - dropped))
-            self.scroll_to(y=y, animate=False, immediate=True)
+            self._go_to(max(0, self.scroll_offset.y - (self._dropped - dropped)))
         self.refresh()
 
     def follow(self) -> None:
         """Go to the newest line, and stay there."""
-        self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+        self._go_to(self.max_scroll_y)
+        self._is_following = True
+
+    def _go_to(self, y: int) -> None:
+        # By force, for the layout learns only later that there is something to scroll.
+        self.scroll_to(y=y, animate=False, immediate=True, force=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._is_following = new_value >= self.max_scroll_y
+
+    def on_resize(self, event: Resize) -> None:
+        if self._is_following:
+            self.call_after_refresh(self.follow)
 
     def _add_text(self, text: str) -> None:
         *whole, rest = text.split("\n")
@@ -133,7 +146,7 @@ class LogView(ScrollView, can_focus=True):
             self._found = behind[0] if behind else found[0]
         y = self._found - self._dropped
         if not self.scroll_offset.y <= y < self.scroll_offset.y + self.size.height:
-            self.scroll_to(y=max(0, y - self.size.height // 2), animate=False, immediate=True)
+            self._go_to(max(0, min(y - self.size.height // 2, self.max_scroll_y)))
         self._strips.clear()
         self.refresh()
         return found.index(self._found) + 1, len(found)
