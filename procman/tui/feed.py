@@ -137,17 +137,14 @@ class Log:
     def show(self, name: str, is_paused: bool = False) -> None:
         """Follow this one from now on, "" for none; a paused one is not read at all."""
         self._wanted = name, is_paused
-        self._wake()
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_fd, b"!")
 
     def close(self) -> None:
         """Let the thread end, when it has its answer. Nothing may be shown any more."""
         self._is_closed = True
         self.take()
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_fd, b"!")
+        os.close(self._wake_fd)  # its end wakes the thread, too
 
     def take(self) -> Frame | None:
         with contextlib.suppress(queue.Empty):
@@ -171,7 +168,6 @@ class Log:
                 self._rest(AGAIN_S)
         self._drop()
         os.close(self._wakeup_fd)
-        os.close(self._wake_fd)
 
     def _follow_wish(self) -> None:
         wanted = name, is_paused = self._wanted

@@ -40,6 +40,7 @@ class LogView(ScrollView, can_focus=True):
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
         self._dropped = 0  # lines that have been here
         self._is_open = False  # the last line has no end yet
+        self._is_following = True
         self._width = 0
         self._strips: dict[Line, Strip] = {}
         self._pattern: re.Pattern[str] | None = None

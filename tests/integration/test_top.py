@@ -176,7 +176,7 @@ COLOURED = re.compile(rb"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[
 def test_colours(app: App, env: dict[str, str], has_colour: bool, has_more_than_sixteen: bool) -> None:
     detached(app, f"web: {SLEEP}\n")
     view = top(app, **{"COLORTERM": None, **env})
-    view.wait_screen(r"web\.1 +ready")
+    view.wait_screen(r"web\.1  ready  pid \d+")  # the state stands in its colour
     leave(view)
     assert bool(COLOURED.search(view.out)) is has_colour
     assert (b"38;2;" in view.out or b"38;5;" in view.out) is has_more_than_sixteen
