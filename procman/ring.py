@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from procman.events import Event, Output
 from procman.records import NamedTuple
@@ -49,21 +49,24 @@ class Ring:
         if type(event) is Output:
             too_much = len(event.block) + EVENT_BYTES - self._limit_bytes
             if too_much > 0:
-                # Its last lines: from behind the first newline of what fits.
-                start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
-                event = event._replace(block=event.block[start:])
-                shelf.dropped_bytes += start
+                shelf.dropped_bytes += len(event.block)
+                event = _end_of(event, too_much)
+                shelf.dropped_bytes -= len(event.block)
             size += len(event.block)
         shelf.kept.append(Kept(self._number, event))
         shelf.held_bytes += size
         if shelf.held_bytes > self._limit_bytes:
             self._trim(shelf)
 
-    def history(self, names: Collection[str]) -> tuple[list[Event], dict[str, int]]:
-        """Return what is kept of the instances `names`, oldest first, and how many bytes of each have dropped out."""
+    def history(self, names: Collection[str], limit_bytes: int | None = None) -> tuple[list[Event], dict[str, int]]:
+        """Return what is kept of the instances `names`, oldest first, and how many bytes of each are not in it.
+
+        With a limit these are the last events of each, with no more output than that; the oldest may be cut.
+        """
         shelves = {name: self._shelves[name] for name in names if name in self._shelves}
-        kept = sorted(kept for shelf in shelves.values() for kept in shelf.kept)
-        return [event for _, event in kept], {name: s.dropped_bytes for name, s in shelves.items() if s.dropped_bytes}
+        newest = {name: _newest(shelf, limit_bytes) for name, shelf in shelves.items()}
+        kept = sorted(kept for some, _ in newest.values() for kept in some)
+        return [event for _, event in kept], {name: missing for name, (_, missing) in newest.items() if missing}
 
     def tail(self, name: str, size: int) -> bytes:
         """Return the last bytes that instance `name` wrote, at most `size`."""
@@ -87,3 +90,33 @@ class Ring:
             if type(event) is Output:
                 shelf.held_bytes -= len(event.block)
                 shelf.dropped_bytes += len(event.block)
+
+
+def _newest(shelf: _Shelf, limit_bytes: int | None) -> tuple[Iterable[Kept], int]:
+    """Return the last events of a shelf, and how many bytes came before them."""
+    if limit_bytes is None or shelf.held_bytes <= limit_bytes:
+        return shelf.kept, shelf.dropped_bytes
+    chosen: list[Kept] = []
+    older = iter(reversed(shelf.kept))
+    for kept in older:
+        size = _size_of(kept)
+        if size > limit_bytes:
+            missing = size
+            if type(kept.event) is Output and limit_bytes > 0:
+                event = _end_of(kept.event, size - limit_bytes)
+                missing -= len(event.block)
+                chosen.append(kept._replace(event=event))
+            return reversed(chosen), shelf.dropped_bytes + missing + sum(map(_size_of, older))
+        limit_bytes -= size
+        chosen.append(kept)
+    return reversed(chosen), shelf.dropped_bytes
+
+
+def _end_of(event: Output, too_much: int) -> Output:
+    """Return the last lines: from behind the first newline of what is left without the first `too_much` bytes."""
+    start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
+    return event._replace(block=event.block[start:])
+
+
+def _size_of(kept: Kept) -> int:
+    return len(kept.event.block) if type(kept.event) is Output else 0

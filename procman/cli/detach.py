@@ -10,9 +10,10 @@ import contextlib
 import os
 import shlex
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,12 +44,33 @@ FOLDER, STEM = "log", "procman"
 ABORTING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 UP = frozenset({State.READY, State.EXITED, State.FAILED})  # not on its way to something else
 
+See = Callable[[int, Callable[[], object]], object]
+
 
 def detach(start: Callable[[Background], int], directory: str, fds: Collection[int]) -> int:
     """Run `start` in a daemon that has no open files but `fds`; return the exit code when all is up, or it has ended.
 
     `directory` is where its control socket will be. Raises ProcmanError with what the daemon raises before that.
     """
+    return _Caller(_forked(start, fds, "--detach"), directory).wait()
+
+
+def under_view(start: Callable[[Background], int], directory: str, fds: Collection[int], see: See) -> int:
+    """Run `start` in the same way under a view: the end of one is the end of the other. Return the run's exit code.
+
+    The daemon hears of our end by that of a pipe, however we end. `see` gets its pid, and what waits for it.
+    """
+    owner_fd, held_fd = os.pipe()
+    status_fd = _forked(start, fds, "--top", owner_fd)
+    os.close(owner_fd)
+    try:
+        return _Caller(status_fd, directory).show(see)
+    finally:
+        os.close(held_fd)
+
+
+def _forked(start: Callable[[Background], int], fds: Collection[int], option: str, owner_fd: int = -1) -> int:
+    """Fork the daemon; return what its words can be read from. The signals of ABORTING are blocked."""
     flush_standard_streams()
     # A caller that ignores SIGCHLD makes the kernel reap, and waitpid has nothing to tell (waitpid(2)).
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -56,24 +78,23 @@ def detach(start: Callable[[Background], int], directory: str, fds: Collection[i
     status_fd, daemon_fd = os.pipe()
     child = os.fork()
     if child == 0:
-        _become_daemon(start, daemon_fd, fds)
+        _become_daemon(start, Background(daemon_fd, option, owner_fd), fds)
     os.close(daemon_fd)
     os.waitpid(child, 0)
-    return _Caller(status_fd, directory).wait()
+    return status_fd
 
 
 # --- the daemon ------------------------------------------------------------------------------------------------------
 
 
-def _become_daemon(start: Callable[[Background], int], status_fd: int, fds: Collection[int]) -> NoReturn:
-    background = Background(status_fd)
+def _become_daemon(start: Callable[[Background], int], background: Background, fds: Collection[int]) -> NoReturn:
     code = EXIT_BUG
     try:
         os.setsid()
         if os.fork():  # who leads a session could get a terminal again
             os._exit(0)
         background.send(f"pid {os.getpid()}")
-        _leave_files({status_fd, *fds})
+        _leave_files({*background.fds, *fds})
         code = start(background)
         background.send(f"end {code}")
     except ProcmanError as error:
@@ -102,10 +123,16 @@ def _leave_files(kept: Collection[int]) -> None:
 class Background:
     """What a run in the background has instead of a terminal: its log, and somebody who waits until it is up."""
 
-    def __init__(self, status_fd: int) -> None:
+    def __init__(self, status_fd: int, option: str, owner_fd: int) -> None:
+        self.option = option  # of `start` that has asked for it
+        self.owner_fd = owner_fd  # ends with whoever shows the run; -1: the run goes on for itself
         self._status_fd = status_fd
         self._place: Place | None = None
         self._width = 0  # of the name column
+
+    @property
+    def fds(self) -> set[int]:
+        return {self._status_fd, *([self.owner_fd] if self.owner_fd >= 0 else [])}
 
     def send(self, text: str) -> None:
         """Tell who waits, if anybody still does."""
@@ -127,7 +154,7 @@ class Background:
         except OSError as error:
             name = self._place.name if self._place else ""
             reason = os.strerror(error.errno or 0).lower()
-            raise OutputFileError(f"--detach: {os.path.join(claim.directory, FOLDER, name)}: {reason}") from None
+            raise OutputFileError(f"{self.option}: {os.path.join(claim.directory, FOLDER, name)}: {reason}") from None
         self.send(f"log {self._place.name} {size}")
 
     def log_file(self, loop: Loop, settings: Settings, tell: Callable[[str], None]) -> LogFile:
@@ -197,6 +224,9 @@ class _Caller:
         self._log = ""
         self._log_start = 0
         self._signum = 0  # that asked us to give up
+        self._listen()
+
+    def _listen(self) -> None:
         for signum in ABORTING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._abort)
@@ -219,28 +249,57 @@ class _Caller:
 
     def _wait(self) -> int:
         for word, rest in self._words():
-            if word == "pid":
-                self._pid, self._end_fd = int(rest), end_fd_of(int(rest))
-                if self._signum:
-                    self._abort(self._signum, None)
-            elif word == "note":
-                click.echo(rest, err=True)
-            elif word == "log":
-                name, _, size = rest.rpartition(" ")
-                self._log, self._log_start = os.path.join(self._directory, FOLDER, name), int(size)
-            elif word == "refused":
-                code, _, text = rest.partition(" ")
-                error = ProcmanError(text)
-                error.exit_code = int(code)
-                raise error
-            elif word == "end":
+            self._take(word, rest)
+            if word == "end":
                 return self._tell_end(int(rest))
-            elif word == "up" and not self._signum:
+            if word == "up" and not self._signum:
                 with contextlib.suppress(ControlError):  # it has just ended, and that is the next word
                     instances = self._instances()
                     self._is_up = True
                     return self._tell_up(instances)
         return self._tell_end(EXIT_BUG)
+
+    def _take(self, word: str, rest: str) -> None:
+        """Take in what the daemon tells of itself. Raises ProcmanError for what it has refused."""
+        if word == "pid":
+            self._pid, self._end_fd = int(rest), end_fd_of(int(rest))
+            if self._signum:
+                self._abort(self._signum, None)
+        elif word == "note":
+            click.echo(rest, err=True)
+        elif word == "log":
+            name, _, size = rest.rpartition(" ")
+            self._log, self._log_start = os.path.join(self._directory, FOLDER, name), int(size)
+        elif word == "refused":
+            code, _, text = rest.partition(" ")
+            error = ProcmanError(text)
+            error.exit_code = int(code)
+            raise error
+
+    def show(self, see: See) -> int:
+        """Show the run from its first moment until it has ended, or the user leaves: then end it, as Ctrl-C does."""
+        words = self._words()
+        try:
+            for word, rest in words:
+                self._take(word, rest)
+                if word == "log" or self._signum:
+                    break
+            codes: list[int] = []
+            waiting = threading.Thread(target=lambda: codes.append(_code_in(words)), daemon=True)
+            waiting.start()
+            if self._log and not self._signum:
+                try:
+                    see(self._pid, waiting.join)
+                finally:
+                    self._listen()  # the view had handlers of its own
+                    if not codes:
+                        click.echo("stopping; Ctrl-C kills", err=True)
+                        self._abort(signal.SIGINT, None)
+            waiting.join()
+        finally:
+            wait_for_end(self._end_fd)
+        click.echo(self._tail(), err=True, nl=False)
+        return codes[0]
 
     def _words(self) -> Iterator[tuple[str, str]]:
         received = b""
@@ -299,3 +358,11 @@ class _Caller:
     def _shown_log(self) -> str:
         path = os.path.relpath(self._log)
         return self._log if path.startswith("..") else path
+
+
+def _code_in(words: Iterable[tuple[str, str]]) -> int:
+    """Return the exit code that the daemon's last word tells."""
+    for word, rest in words:
+        if word in ("end", "refused"):
+            return int(rest.partition(" ")[0])
+    return EXIT_BUG

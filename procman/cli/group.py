@@ -16,6 +16,7 @@ COMMANDS = {
     "env": "procman.cli.env",
     "services": "procman.cli.services",
     "ps": "procman.cli.ps",
+    "top": "procman.cli.top",
     "logs": "procman.cli.logs",
     "attach": "procman.cli.attach",
     "stop": "procman.cli.stop",

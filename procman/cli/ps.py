@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,10 +15,10 @@ import click
 from procman.cli.app import wants_colour
 from procman.cli.control import ANY_NAMES, HELP, control_of, control_options, look_options, look_settings
 from procman.cli.options import OfSetting
-from procman.cli.table import table
 from procman.config import Settings
 from procman.control.protocol import Message
-from procman.control.usage import Usage, usage_of
+from procman.control.table import table
+from procman.control.usage import Meter
 from procman.errors import EXIT_KILLED, ControlError
 
 MIN_INTERVAL_S = 0.1
@@ -79,8 +79,7 @@ class _Show:
         self._is_json = is_json
         self._is_terminal = sys.stdout is not None and sys.stdout.isatty()
         self._has_colour = wants_colour(settings.color, self._is_terminal)
-        self._last: Mapping[tuple[str, int], Usage] = {}
-        self._looked_at = 0.0
+        self._meter = Meter()
 
     def once(self) -> int:
         instances, complaint = self._look()
@@ -123,34 +122,7 @@ class _Show:
         with control_of(self._context) as control:
             instances = control.instances(self._names)
             complaint = control.complaint
-        now_s = time.time()
-        used = usage_of({i["name"]: i["pid"] for i in instances if i["pid"] is not None})
-        pid_of = {instance["name"]: instance["pid"] for instance in instances}
-        current = {(name, pid_of[name]): usage for name, usage in used.items()}
-        passed_s = now_s - self._looked_at
-        shown = []
-        for instance in instances:
-            started_at = instance["started_at"]
-            uptime_s = None if started_at is None else max(0.0, now_s - started_at)
-            key = (instance["name"], instance["pid"])
-            usage = current.get(key)
-            before = self._last.get(key)
-            if usage is None:
-                percent = None
-            elif before is not None:
-                percent = max(0.0, usage.cpu_s - before.cpu_s) / max(passed_s, 0.001) * 100
-            else:
-                percent = usage.cpu_s / max(uptime_s or 0.0, 0.01) * 100
-            shown.append(
-                instance
-                | {
-                    "uptime_s": None if uptime_s is None else round(uptime_s, 3),
-                    "cpu_percent": None if percent is None else round(percent, 1),
-                    "memory_bytes": None if usage is None else usage.memory_bytes,
-                }
-            )
-        self._last, self._looked_at = current, now_s
-        return shown, complaint
+        return self._meter.measured(instances), complaint
 
 
 def _width() -> int:

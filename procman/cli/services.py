@@ -12,7 +12,7 @@ import click
 
 from procman.cli.app import App, load_app, said_of_input, wants_colour
 from procman.cli.options import OfSetting, given_of, input_options
-from procman.cli.table import DIM, GREEN, RED, columns
+from procman.control.table import DIM, GREEN, RED, columns
 from procman.dialogue import Dialogue
 from procman.errors import SourceRef
 from procman.loop import Loop

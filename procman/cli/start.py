@@ -72,14 +72,22 @@ def start(given: Mapping[str, Any], names: Sequence[str], options: Mapping[str, 
         specs = after_release(specs, release_types(app.settings))
     if options.get("attach"):
         options = {**options, "attach": _attached(options["attach"], specs), "pty": True}
+    if options.get("top") and options.get("pty") is None:
+        options = {**options, "pty": True}
     begin = partial(_begin, app, counts, specs, notes, Origin(given, names, options, control_directory(given)))
-    if not options.get("detach"):
+    if not options.get("detach") and not options.get("top"):
         return begin()
-    from procman.cli.detach import detach
+    from procman.cli.detach import detach, under_view
 
     targets = options.get("sinks", ())
     sink_fds = [int(place) for target in targets if (place := target.rpartition(":fd=")[2]).isdecimal()]
-    return detach(begin, control_directory(given), sink_fds)
+    directory = control_directory(given)
+    if options.get("detach"):
+        return detach(begin, directory, sink_fds)
+    from procman.cli.top import view
+
+    leave = "this run ends with it"
+    return under_view(begin, directory, sink_fds, lambda pid, until: view(directory, pid, leave, until))
 
 
 def _counts(
@@ -131,7 +139,7 @@ def _begin(
     background: Background | None = None,
 ) -> int:
     notes = [*said_of_input(app), *notes]
-    claim = _claim(origin.control_directory, counts, notes, background is not None)
+    claim = _claim(origin.control_directory, counts, notes, background.option if background else "")
     notes += _port_notes(specs)
     sink_fds = [_open_target(target) for target in origin.options.get("sinks", ())]
     here_fd = _open_here()
@@ -154,16 +162,17 @@ def _open_here() -> int:
         return -1
 
 
-def _claim(directory: str, counts: Mapping[str, int], notes: list[str], is_needed: bool) -> Claim | None:
+def _claim(directory: str, counts: Mapping[str, int], notes: list[str], needed_by: str) -> Claim | None:
     """Claim the types of the formation in `.procman/`. Raises ControlError if one of them runs here already, and
-    OutputFileError if control `is_needed` and cannot be."""
+    OutputFileError if control is needed by an option and cannot be."""
     try:
         claim = Claim(directory, os.getpid())
         claim.take([name for name, count in counts.items() if count])
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        if is_needed:
-            raise OutputFileError(f"--detach needs {directory} for its control socket and its log: {reason}") from None
+        if needed_by:
+            needed = f"{needed_by} needs {directory} for its control socket and its log"
+            raise OutputFileError(f"{needed}: {reason}") from None
         notes.append(f"no control from other terminals: {directory}: {reason}")
         return None
     return claim
@@ -275,6 +284,9 @@ class _Run:
             loop.on_signal(signal.SIGUSR1, _crash)
         loop.on_signal(signal.SIGWINCH, lambda: supervisor.resize(self._terminal()))
         loop.add_reader(guard_fd, lambda: self._on_guard_gone(guard_fd))
+        if self._background is not None and self._background.owner_fd >= 0:
+            owner_fd = self._background.owner_fd
+            loop.add_reader(owner_fd, lambda: self._on_owner_gone(owner_fd))
 
     def _on_stop_signal(self, signum: int) -> None:
         if signum == signal.SIGINT and self._is_terminal and self._streams and self.modes is None:
@@ -289,6 +301,11 @@ class _Run:
         if self._background is not None and self._claim is not None:  # that one has ended long ago
             who = f"the procman process with pid {self._claim.pid}"
         self._supervisor.on_guard_gone(who)
+
+    def _on_owner_gone(self, owner_fd: int) -> None:
+        """Who shows this run has gone without a word."""
+        self._loop.remove(owner_fd)
+        self._supervisor.on_terminal_gone()
 
     def _terminal(self) -> Terminal:
         """Return the size of what the prefix leaves of the user's terminal."""

@@ -26,6 +26,7 @@ Examples:
   procman start -f app/Procfile -e app/.env,local.env -p 7000
   procman start --attach web        for a debugger in web: your keys go there
   procman start --detach            in the background; then ps, logs -f, quit
+  procman start --top               under a live view; q ends both
 """,
 )
 @input_options
@@ -46,6 +47,7 @@ Examples:
 @click.option("--raw", is_flag=True, help="Let screen control sequences through to the terminal.")
 @click.option("--pty/--no-pty", default=None, help="Give the processes a terminal. [if stdout is one]")
 @click.option("-D", "--detach", is_flag=True, help="Run in the background; return when all is up.")
+@click.option("--top", is_flag=True, help="Show the run in a live view (`procman top`); leaving it ends the run.")
 @click.option(
     "--attach",
     metavar="TYPE[.N]",
@@ -73,6 +75,12 @@ def command(context: click.Context, /, names: tuple[str, ...], **options: Any) -
         raise UsageMistake("--attach needs a terminal for the process", hint="leave --no-pty out")
     if options["attach"] and options["detach"]:
         raise UsageMistake("--detach leaves the terminal, and --attach needs it", hint="choose one of them")
+    if options["top"]:
+        if options["detach"] or options["attach"]:
+            raise UsageMistake("--top has the terminal for itself", hint="leave --detach and --attach out")
+        from procman.cli.top import check_view
+
+        check_view()
     if options["no_color"]:
         options["color"] = "never"
     return start(given_of(context), names, options)

@@ -298,7 +298,10 @@ class Requests:
     def _logs(self, request: Message, connection: Connection) -> None:
         names = [instance.spec.name for instance in self._instances(request)]
         wanted = frozenset(request.get("names") or ())
-        events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))])
+        limit_bytes = request.get("bytes")
+        if limit_bytes is not None and (type(limit_bytes) is not int or limit_bytes < 0):
+            raise UsageMistake("bytes must be a number, 0 or more")
+        events, dropped = self._ring.history([*names, *(() if wanted else (SYSTEM,))], limit_bytes)
         connection.send_events([*(Lost(name, size) for name, size in dropped.items()), *events])
         if request.get("follow"):
             connection.send_events([{"event": "live"}])

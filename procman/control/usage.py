@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from procman.records import NamedTuple
 
@@ -40,6 +42,45 @@ def usage_of(pid_of: Mapping[str, int]) -> dict[str, Usage]:
             cpu_s, memory_bytes = totals.get(name, (0.0, 0))
             totals[name] = cpu_s + process.cpu_s, memory_bytes + process.memory_bytes
     return {name: Usage(*totals[name]) for name, pid in pid_of.items() if name in totals and pid in processes}
+
+
+class Meter:
+    """Adds to instances what they use: since the start, and from the second look on since the last one."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[tuple[str, int], Usage] = {}
+        self._looked_at = 0.0
+
+    def measured(self, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the records of `instances` with uptime_s, cpu_percent and memory_bytes."""
+        now_s = time.time()
+        used = usage_of({i["name"]: i["pid"] for i in instances if i["pid"] is not None})
+        pid_of = {instance["name"]: instance["pid"] for instance in instances}
+        current = {(name, pid_of[name]): usage for name, usage in used.items()}
+        passed_s = now_s - self._looked_at
+        measured = []
+        for instance in instances:
+            started_at = instance["started_at"]
+            uptime_s = None if started_at is None else max(0.0, now_s - started_at)
+            key = (instance["name"], instance["pid"])
+            usage = current.get(key)
+            before = self._last.get(key)
+            if usage is None:
+                percent = None
+            elif before is not None:
+                percent = max(0.0, usage.cpu_s - before.cpu_s) / max(passed_s, 0.001) * 100
+            else:
+                percent = usage.cpu_s / max(uptime_s or 0.0, 0.01) * 100
+            measured.append(
+                {
+                    **instance,
+                    "uptime_s": None if uptime_s is None else round(uptime_s, 3),
+                    "cpu_percent": None if percent is None else round(percent, 1),
+                    "memory_bytes": None if usage is None else usage.memory_bytes,
+                }
+            )
+        self._last, self._looked_at = current, now_s
+        return measured
 
 
 def _owner(

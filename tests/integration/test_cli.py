@@ -15,7 +15,7 @@ import procman
 from tests.support.app import App
 
 COMMANDS = (
-    *("start", "run", "ps", "logs", "attach", "stop", "restart", "reload", "scale", "signal", "wait", "quit"),
+    *("start", "run", "ps", "top", "logs", "attach", "stop", "restart", "reload", "scale", "signal", "wait", "quit"),
     *("check", "env", "services", "completion", "version"),
 )
 

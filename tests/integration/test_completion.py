@@ -14,7 +14,7 @@ import pytest
 from tests.support.app import REPOSITORY, App, Run
 
 COMMANDS = (
-    *("start", "run", "check", "env", "services", "ps", "logs", "attach", "stop", "restart", "reload", "scale"),
+    *("start", "run", "check", "env", "services", "ps", "top", "logs", "attach", "stop", "restart", "reload", "scale"),
     *("signal", "wait", "quit", "completion", "version"),
 )
 SHELLS = ("bash", "zsh", "fish")

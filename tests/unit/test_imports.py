@@ -86,8 +86,9 @@ ROOMS = {
     "control/client": "control/directory control/protocol",
     "control/viewer": "control/client control/protocol",
     "control/usage": "sweep",
+    "control/table": "",
     "exporters": "procfile environment config formation ports spec events lifecycle restart readiness",
-    "tui": "control/client control/protocol",
+    "tui": "control/client control/protocol control/table control/usage sinks/console sinks/terminal",
     "cli": "*",
     "__main__": "cli",
 }

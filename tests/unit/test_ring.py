@@ -111,3 +111,25 @@ def test_kept_and_dropped_are_all(blocks: list[tuple[str, bytes]], instance_byte
         assert written.endswith(text)
         assert len(text) + dropped.get(name, 0) == len(written)
         assert len(text) <= instance_bytes
+
+
+def test_with_a_limit_the_last_lines_and_how_much_came_before_them() -> None:
+    ring = Ring(KEEP, TOTAL)
+    for number in range(5):
+        ring.write(output("a.1", b"ab %d\ncd\n" % number))
+    assert ring.history(["a.1"], 16) == ([output("a.1", b"ab 3\ncd\n"), output("a.1", b"ab 4\ncd\n")], {"a.1": 24})
+    assert ring.history(["a.1"], 12) == ([output("a.1", b"cd\n"), output("a.1", b"ab 4\ncd\n")], {"a.1": 29})
+    assert ring.history(["a.1"], 5) == ([output("a.1", b"cd\n")], {"a.1": 37})
+    assert ring.history(["a.1"], 0) == ([], {"a.1": 40})
+    assert ring.history(["a.1"], 10_000) == ring.history(["a.1"])
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9)), st.integers(0, 60))
+def test_with_a_limit_nothing_is_counted_wrong(blocks: list[bytes], limit: int) -> None:
+    ring = Ring(room(5, 5, 5), TOTAL)
+    for block in blocks:
+        ring.write(output("a.1", block))
+    kept, missing = ring.history(["a.1"], limit)
+    text = b"".join(event.block for event in kept if isinstance(event, Output))
+    assert len(text) <= limit
+    assert b"".join(blocks)[missing.get("a.1", 0) :] == text

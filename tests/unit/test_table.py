@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from procman.cli.table import HEADINGS, duration_text, size_text, state_text, table
+from procman.control.table import HEADINGS, duration_text, size_text, state_text, table
 
 
 def instance(name: str = "web.1", **fields: Any) -> dict[str, Any]:

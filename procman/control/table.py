@@ -1,4 +1,4 @@
-"""The table of `procman ps`: columns that fit the terminal; and a plain one."""
+"""Instances as a table: what each column says, and which of them fit. For commands and for `procman top`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ COLOURS = {"ready": GREEN, "stopped": DIM, "exited": DIM, "failed": RED, "lost":
 
 def table(instances: Sequence[Mapping[str, Any]], width: int, has_colour: bool = False) -> list[str]:
     """Return the lines of the table, a heading first. `width` 0 means as wide as it gets."""
-    rows = [HEADINGS, *map(_cells, instances)]
-    widths = {column: max(_width(row[column]) for row in rows) for column in HEADINGS}
+    rows = [HEADINGS, *map(cells_of, instances)]
+    widths = {column: max(width_of(row[column]) for row in rows) for column in HEADINGS}
     widths = _fitting(widths, width) if width else widths
     lines = []
     for at, row in enumerate(rows):
-        colour = _colour(instances[at - 1], row["state"]) if has_colour and at else ""
+        colour = colour_of(instances[at - 1], row["state"]) if has_colour and at else ""
         lines.append(_line(row, widths, colour))
     return lines
 
@@ -44,12 +44,12 @@ def columns(
     colours: Mapping[tuple[int, int], str] | None = None,
 ) -> list[str]:
     """Return the lines of a table as wide as it gets. `colours` are by row and column."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     lines = []
     for at, row in enumerate(rows):
         cells = []
         for column, text in enumerate(row):
-            padding = " " * (widths[column] - _width(text))
+            padding = " " * (widths[column] - width_of(text))
             colour = colours.get((at, column)) if colours else ""
             shown = f"{colour}{text}{RESET}" if colour else text
             cells.append(padding + shown if column in to_the_right else shown + padding)
@@ -74,15 +74,15 @@ def _fitting(widths: Mapping[str, int], width: int) -> dict[str, int]:
 def _line(row: Mapping[str, str], widths: Mapping[str, int], colour: str) -> str:
     cells = []
     for column, width in widths.items():
-        text = _cut(row[column], width)
-        padding = " " * (width - _width(text))
+        text = cut(row[column], width)
+        padding = " " * (width - width_of(text))
         if colour and column == "state":
             text = f"{colour}{text}{RESET}"
         cells.append(padding + text if column in TO_THE_RIGHT else text + padding)
     return GAP.join(cells).rstrip()
 
 
-def _cells(instance: Mapping[str, Any]) -> dict[str, str]:
+def cells_of(instance: Mapping[str, Any]) -> dict[str, str]:
     return {
         "name": str(instance["name"]),
         "state": state_text(instance),
@@ -134,13 +134,13 @@ def size_text(size: int | None) -> str:
     return f"{value:.1f}T"
 
 
-def _colour(instance: Mapping[str, Any], shown: str) -> str:
+def colour_of(instance: Mapping[str, Any], shown: str) -> str:
     if shown.startswith("exited") and instance["code"]:
         return RED
     return COLOURS.get(shown.partition(" ")[0], YELLOW)
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_char_width, text))
 
 
@@ -150,8 +150,8 @@ def _char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _cut(text: str, width: int) -> str:
-    if _width(text) <= width:
+def cut(text: str, width: int) -> str:
+    if width_of(text) <= width:
         return text
     taken = 0
     for at, char in enumerate(text):
