@@ -10,6 +10,8 @@ from procman.records import NamedTuple
 
 EVENT_BYTES = 250  # what an event takes beside its output: short lines, one by one, would else be ten times the limit
 
+SLACK_SHARE = 16  # a shelf that is full is cut to this share below its limit
+
 
 class Kept(NamedTuple):
     """An event, and where it stood among all."""
@@ -85,7 +87,15 @@ class Ring:
 
     def _trim(self, shelf: _Shelf) -> None:
         while shelf.held_bytes > self._limit_bytes and shelf.kept:
-            event = shelf.kept.popleft().event
+            number, event = shelf.kept.popleft()
+            # Of a long block only the oldest lines go, and some more, or it would be cut anew for each line that comes.
+            too_much = shelf.held_bytes - self._limit_bytes + self._limit_bytes // SLACK_SHARE
+            if type(event) is Output and len(event.block) > too_much and (rest := _end_of(event, too_much)).block:
+                dropped_bytes = len(event.block) - len(rest.block)
+                shelf.dropped_bytes += dropped_bytes
+                shelf.held_bytes -= dropped_bytes
+                shelf.kept.appendleft(Kept(number, rest))
+                return
             shelf.held_bytes -= EVENT_BYTES
             if type(event) is Output:
                 shelf.held_bytes -= len(event.block)

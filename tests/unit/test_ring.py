@@ -49,6 +49,21 @@ def test_of_a_large_block_its_last_lines_stay() -> None:
     assert ring.history(["a.1"]) == ([output("a.1", b"third\n")], {"a.1": 13})
 
 
+def test_behind_a_block_that_fills_it_little_is_lost_with_each_line() -> None:
+    """Not the whole block with the first line that comes behind it."""
+    ring = Ring(KEEP, TOTAL)
+    block = b"".join(b"%07d\n" % number for number in range(KEEP // 8))
+    ring.write(output("a.1", block))
+    ring.write(output("a.1", b"behind\n"))
+    kept, dropped = ring.history(["a.1"])
+    text = b"".join(event.block for event in kept if isinstance(event, Output))
+    assert (block + b"behind\n").endswith(text)
+    assert len(text) > KEEP * 7 // 8
+    assert text[:8].rstrip(b"\n").isdigit()  # it begins with a whole line
+    assert len(text[:8]) == len(block[:8])
+    assert dropped == {"a.1": len(block) + len(b"behind\n") - len(text)}
+
+
 def test_of_a_line_that_is_too_long_its_end_stays() -> None:
     ring = Ring(room(4), TOTAL)
     ring.write(output("a.1", b"x" * 10 + b"yz"))
