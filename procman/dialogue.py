@@ -1,22 +1,18 @@
-"""One conversation with a server, non-blocking, on the loop: find its addresses, connect, TLS, speak, judge, leave.
-
-Names are resolved by a helper child, since getaddrinfo(3) blocks for as long as it likes. The end of the helper is seen
-by the end of its pipe; whoever owns the loop reaps it, as all children (`Reaper`).
-"""
+"""One conversation with a server, non-blocking, on the loop: find its addresses, connect, TLS, speak, judge, leave."""
 
 from __future__ import annotations
 
 import _socket  # the part of socket that needs no other module
 import errno
 import os
-import select
-import signal
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from procman.loop import Loop
 from procman.protocols import Talk, Verdict
 from procman.records import NamedTuple
+from procman.resolver import RESOLVER, Lookup, unresolved
+from procman.tls import Tls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would be an import on the way to the first child
@@ -24,23 +20,6 @@ if TYPE_CHECKING:  # typing itself would be an import on the way to the first ch
 
 MAX_ANSWER = 64 * 1024  # of a server; no judge needs more
 CHUNK = 16 * 1024
-MAX_ADDRESSES = 16  # of one name
-_MAX_LOOKUP_S = 3600.0
-
-# Ends by itself after the time it is given, should nobody be left to end it.
-_RESOLVER_CODE = """
-import sys, _signal, _socket
-_signal.setitimer(_signal.ITIMER_REAL, float(sys.argv[3]))
-try:
-    found = _socket.getaddrinfo(sys.argv[1].encode("ascii"), int(sys.argv[2]), 0, _socket.SOCK_STREAM)
-    text = "".join(f"{address[0]}\\n" for _, _, _, _, address in found)
-except OSError as error:
-    text = f"! {error.errno or 0} {error.strerror}\\n"
-sys.stdout.write(text + ".\\n")
-"""
-
-RESOLVER = (sys.executable, "-I", "-S", "-c", _RESOLVER_CODE)
-"""The command that resolves a name; name, port and seconds are appended."""
 
 # The more a reason tells, the higher: it is the one of several addresses that is told.
 _NO_WAY, _REFUSED, _SILENT, _SPOKE = range(4)
@@ -79,7 +58,7 @@ class Dialogue:
         self._targets = [_Target("", _socket.AF_UNIX, path)] if path else []
         for host, port in hosts:
             self._targets += _targets(host, port)
-        self._peer: _Peer | _Lookup | None = None
+        self._peer: _Peer | Lookup | None = None
         self._rank = -1
         self._reason = "there is no address to ask"
         # The verdict may come at once, but never before the caller has this object.
@@ -110,9 +89,8 @@ class Dialogue:
             if target.family:
                 self._peer = _Peer(self._loop, target, self._talk, self._on_connected, self._on_answer)
             else:
-                limit_s = min(share_s + 1.0, _MAX_LOOKUP_S)
-                command = (*self._resolver, target.host, str(target.address), f"{limit_s:.3f}")
-                self._peer = _Lookup(self._loop, target, command, self._on_found, self._on_answer)
+                found = partial(self._on_found, target)
+                self._peer = Lookup(self._loop, target.host, share_s + 1.0, found, self._on_unresolved, self._resolver)
         except OSError as error:
             # Through the loop, or a thousand refusals at once would be as deep a stack.
             failure = Verdict(False, _why_not_tried(target, error))
@@ -120,9 +98,12 @@ class Dialogue:
             self._timer.cancel()
             self._timer = self._loop.call_later(0.0, lambda: self._on_answer(failure, rank))
 
-    def _on_found(self, targets: list[_Target]) -> None:
-        self._targets[:0] = targets
+    def _on_found(self, target: _Target, addresses: list[str]) -> None:
+        self._targets[:0] = [found for address in addresses for found in _numeric(target.host, address, target.address)]
         self._next()
+
+    def _on_unresolved(self, reason: str, is_told: bool) -> None:
+        self._on_answer(Verdict(False, reason), _SILENT if is_told else _NO_WAY)
 
     def _on_answer(self, verdict: Verdict, rank: int) -> None:
         if verdict.is_ok:
@@ -163,9 +144,13 @@ def _targets(host: str, port: int) -> list[_Target]:
     return [_Target(host, int(family), address) for family, _, _, _, address in found[:1]]
 
 
+def _numeric(host: str, address: str, port: int) -> list[_Target]:
+    return [target._replace(host=host) for target in _targets(address, port) if target.family]
+
+
 def _why_not_tried(target: _Target, error: OSError) -> str:
     if not target.family:
-        return _unresolved(os.strerror(error.errno or 0))
+        return unresolved(os.strerror(error.errno or 0))
     return _reason_of(error.errno) if error.errno else "the path of its socket is too long"
 
 
@@ -210,7 +195,7 @@ class _Peer:
         self._unsent = b""
         self._received = b""
         self._is_upgrading = False
-        self._tls: _Tls | None = None
+        self._tls: Tls | None = None
         self._socket = _socket.socket(target.family, _socket.SOCK_STREAM)  # close-on-exec (PEP 446)
         try:
             self._socket.setblocking(False)
@@ -273,7 +258,7 @@ class _Peer:
 
     def _begin_tls(self) -> None:
         self.what_is_missing = "no TLS handshake"
-        self._tls = _Tls(self._host, self._talk.alpn)
+        self._tls = Tls(self._host, self._talk.alpn)
         self._hand_shake(b"", is_closed=False)
 
     def _send(self, data: bytes) -> None:
@@ -357,170 +342,3 @@ class _Peer:
 
 
 _NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE; this holds whatever it is set to
-
-
-class _Tls:
-    """The client's side of TLS between two buffers. Nothing secret is sent, so no certificate is checked."""
-
-    def __init__(self, host: str, alpn: Sequence[str]) -> None:
-        import ssl
-
-        self._ssl = ssl
-        self.is_ready = False
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
-        try:
-            self._side = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host or None)
-        except (ValueError, UnicodeError):  # a name that TLS does not take
-            self._side = context.wrap_bio(self._incoming, self._outgoing)
-
-    def outgoing(self) -> bytes:
-        """Return what must be sent now."""
-        return self._outgoing.read()
-
-    def hand_shake(self, data: bytes) -> str:
-        """Take what came, and go on; return why that cannot be, or ''."""
-        self._incoming.write(data)
-        try:
-            self._side.do_handshake()
-        except self._ssl.SSLWantReadError:
-            return ""
-        except (self._ssl.SSLError, ValueError) as error:
-            return _tls_problem(error)
-        self.is_ready = True
-        return ""
-
-    def encrypted(self, data: bytes) -> bytes:
-        try:
-            self._side.write(data)
-        except self._ssl.SSLError:  # closed by the other side
-            pass
-        return self._outgoing.read()
-
-    def decrypted(self, data: bytes, limit: int) -> tuple[bytes, bool, bool]:
-        """Return what `data` means, whether that was the end, and whether it is the demand for a certificate."""
-        self._incoming.write(data)
-        plain = b""
-        try:
-            while len(plain) < limit:
-                piece = self._side.read(CHUNK)
-                if not piece:
-                    return plain, True, False
-                plain += piece
-        except self._ssl.SSLWantReadError:
-            return plain, False, False
-        except (self._ssl.SSLError, ValueError) as error:
-            return plain, True, "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or "")
-        return plain, False, False
-
-
-def _tls_problem(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or "UNKNOWN"  # a name of OpenSSL's, not the peer's words
-    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"):
-        return "answers without TLS, which its URL asks for"
-    return f"the TLS handshake failed: {reason.replace('_', ' ').lower()}"
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-class _Lookup:
-    """A helper child that resolves one name."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        target: _Target,
-        command: Sequence[str],
-        on_found: Callable[[list[_Target]], None],
-        on_failure: Callable[[Verdict, int], None],
-    ) -> None:
-        self.what_is_missing = "its name is not resolved"
-        self._loop = loop
-        self._target = target
-        self._on_found = on_found
-        self._on_failure = on_failure
-        self._text = b""
-        self._fd, child_fd = os.pipe()
-        os.set_blocking(self._fd, False)
-        null_fd = -1
-        try:
-            null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            self._pid = os.posix_spawn(
-                command[0],
-                list(command),
-                {name: value for name, value in os.environ.items() if not name.startswith("PROCMAN_")},
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((null_fd, child_fd, null_fd))],
-                setsid=True,  # Ctrl-C is not for it
-                setsigmask=(),
-                setsigdef=(signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
-            )
-        except BaseException:
-            os.close(self._fd)
-            raise
-        finally:
-            os.close(child_fd)
-            if null_fd >= 0:
-                os.close(null_fd)
-        loop.add_reader(self._fd, self._on_readable)
-
-    def close(self) -> None:
-        if self._fd < 0:
-            return
-        # It lives as long as its end of the pipe is open, and is reaped only when the loop turns: the pid is its own.
-        poll = select.poll()
-        poll.register(self._fd, 0)
-        if not poll.poll(0):  # POLLHUP comes whatever is asked for (poll(2))
-            try:
-                os.killpg(self._pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
-        self._loop.remove(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-
-    def _on_readable(self) -> None:
-        try:
-            data = os.read(self._fd, CHUNK)
-        except BlockingIOError:
-            return
-        if data:
-            self._text += data[: MAX_ANSWER - len(self._text)]
-        else:
-            self.close()
-            self._tell()
-
-    def _tell(self) -> None:
-        lines = self._text.decode("ascii", "replace").split("\n")
-        if lines[-2:] != [".", ""]:
-            self._on_failure(Verdict(False, _unresolved("the helper process failed")), _NO_WAY)
-            return
-        if lines[0].startswith("!"):
-            _, number, text = lines[0].split(" ", 2)
-            self._on_failure(Verdict(False, _lookup_problem(int(number), text)), _SILENT)
-            return
-        port = self._target.address
-        addresses = dict.fromkeys(lines[:-2][:MAX_ADDRESSES])
-        self._on_found([target for address in addresses for target in _numeric(self._target.host, address, port)])
-
-
-def _numeric(host: str, address: str, port: int) -> list[_Target]:
-    return [target._replace(host=host) for target in _targets(address, port) if target.family]
-
-
-def _lookup_problem(number: int, text: str) -> str:
-    unknown = (_socket.EAI_NONAME, getattr(_socket, "EAI_NODATA", _socket.EAI_NONAME))
-    if number in unknown:
-        return "there is no host of that name"
-    if number == _socket.EAI_AGAIN:
-        return _unresolved("no name server answers")
-    return _unresolved(text)
-
-
-def _unresolved(why: str) -> str:
-    return f"its name cannot be resolved: {why.lower()}"

@@ -18,6 +18,9 @@ from procman.ports import uses_port
 from procman.process import Reaper
 from procman.spec import ProcessSpec, encoded
 
+WEB = "web"
+MAX_PLACES = 8  # in the one line that tells where everything is
+
 
 class Health:
     """The probes of all instances. `environment` is what an instance of a spec gets, `apply` gives an instance its
@@ -92,13 +95,19 @@ class Health:
             assert instance.process is not None
             instance.disarm()
             self._tell(spec.name, f"ready after {self._loop.now() - instance.process.started_s:.1f} s")
+        self.watch_over(instance)
+        self.settle(instance)
+
+    def watch_over(self, instance: Instance) -> None:
+        """Look from now on whether one that is ready stays alive, as its spec says it."""
+        spec = instance.spec
+        instance.close_prober()
         if spec.liveness is not None:
             from procman.probes import begin_liveness
 
             env = self._environment(spec)
             on_unhealthy = partial(self._on_unhealthy, instance)
             instance.prober = begin_liveness(self._loop, spec.liveness, spec, env, self._reaper, on_unhealthy)
-        self.settle(instance)
 
     def _on_unhealthy(self, instance: Instance, reason: str) -> None:
         fault = Fault(ReadinessTimeout.exit_code, f"is not healthy: {reason}", comes_back=True)
@@ -123,13 +132,17 @@ class Health:
         if self._awaited:
             return
         specs = [other.spec for other in self._instances.values() if other.state is State.READY]
-        places = [
-            f"{spec.name} http://localhost:{spec.port}"
-            for spec in specs
-            if spec.port is not None and (uses_port(spec.command) or (spec.ready and spec.ready.is_of_own_port))
-        ]
+        places = [f"{spec.name} http://localhost:{spec.port}" for spec in specs if _is_web(spec)]
+        if len(places) > MAX_PLACES:
+            places[MAX_PLACES:] = [f"and {len(places) - MAX_PLACES} more"]
         where = f": {', '.join(places)}" if places else ""
         self._tell(SYSTEM, f"all ready after {self._loop.now() - self._began_s:.1f} s{where}")
+
+
+def _is_web(spec: ProcessSpec) -> bool:
+    """Tell whether a browser gets an answer: its probe shows that, or it is the type that platforms route HTTP to."""
+    shows = spec.ready is not None and spec.ready.is_of_web
+    return spec.port is not None and (shows or (spec.process_type == WEB and uses_port(spec.command)))
 
 
 def is_awaited(spec: ProcessSpec) -> bool:

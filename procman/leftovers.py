@@ -134,7 +134,8 @@ class Leftovers:
         return bool(left) or cannot_tell
 
     def _find(self, groups: Collection[int]) -> list[int]:
-        leaders = self._reaper.pids()
+        # At the end all instances have gone, or were given up: who is still watched is the command of a probe.
+        leaders = () if self.is_ending else self._reaper.pids()
         pids = set(sweep.children() or () if self._adopts else sweep.marked(self._run_id))
         if self._given_up:  # the children of one that cannot die do not become ours
             pids.update(pid for pid in sweep.marked(self._run_id) if sweep.group_of(pid) not in self._lost_groups)

@@ -69,12 +69,10 @@ class Prober:
         self._attempts = 0
         self._open = 0  # the number of the attempt that is under way; 0: none is
         self._attempt: Attempt | None = None
-        self._is_closed = False
         self._timer: Timer | None = loop.call_later(first_pause_s, self._begin)
 
     def close(self) -> None:
         """Ask no more. Nothing of it is left in the loop, and nobody is called back."""
-        self._is_closed = True
         self._open = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -102,7 +100,7 @@ class Prober:
             attempt.close()
         self.reason = answer
         pause_s = self._next_pause_s(answer)
-        if pause_s is not None and not self._is_closed:  # whoever was told may have closed it
+        if pause_s is not None:  # None also where somebody was told, who may have closed it
             self._timer = self._loop.call_later(pause_s, self._begin)
 
 

@@ -377,6 +377,7 @@ def masked(url: str) -> str:
     userinfo, at, rest = rest.rpartition("@")
     rest, hash_sign, _ = rest.partition("#")
     rest, question, query = rest.partition("?")
+    rest, semicolon, _ = rest.partition(";")  # parameters as JDBC writes them
     host, slash, path = rest.partition("/")
     user, colon, _ = userinfo.partition(":")
     # A token as in https://ghp_…@github.com, or a @ far behind the host.
@@ -390,6 +391,7 @@ def masked(url: str) -> str:
         host,
         slash,
         MASK if is_web and path else path,
+        f";{MASK}" if semicolon else "",
         question,
         "&".join(_masked_parameter(part) for part in query.split("&")) if query else "",
         f"#{MASK}" if hash_sign else "",

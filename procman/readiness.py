@@ -47,6 +47,11 @@ class Probe(NamedTuple):
         return self.kind in (PORT, HTTP) and self.port is None
 
     @property
+    def is_of_web(self) -> bool:
+        """Whether it shows that the instance speaks HTTP on the port it was given."""
+        return self.kind == HTTP and self.port is None
+
+    @property
     def is_told(self) -> bool:
         """Whether the instance itself says so, on a socket of its own."""
         return self.kind == NOTIFY

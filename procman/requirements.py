@@ -29,8 +29,8 @@ def needs_by_type(types: Sequence[ProcessType], settings: Settings) -> dict[str,
     known = {entry.name for entry in types}
     return {
         name: Needs(
-            tuple(need for need in own.needs if need in known),
-            tuple(need for need in own.needs if need not in known),
+            tuple(need for need in dict.fromkeys(own.needs) if need in known),
+            tuple(need for need in dict.fromkeys(own.needs) if need not in known),
             own.source_of("needs"),
         )
         for name, own in settings.processes.items()

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from procman.config import DEFAULT, Settings
-from procman.errors import ConfigError, ProcfileError, SourceRef
+from procman.errors import REFUSED, ConfigError, Problem, ProcfileError, SourceRef
 from procman.formation import RELEASE
 from procman.ports import assign_ports, port_of
 from procman.procfile import ProcessType
 from procman.records import NamedTuple
-from procman.restart import ALWAYS, NEVER, RestartPolicy
+from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def resolve(
             for spec in specs
         ]
     _refuse_too_long(specs, dotenv)
+    _refuse_without_port(specs)
     return specs
 
 
@@ -130,21 +131,29 @@ def release_types(settings: Settings) -> frozenset[str]:
 
 
 def after_release(specs: Sequence[ProcessSpec], releases: Collection[str]) -> list[ProcessSpec]:
-    """Return `specs` with those of `releases` run to their end first, one after the other; a failure stops the run."""
+    """Return `specs` with those of `releases` run to their end first, one after the other; a failure stops the run.
+
+    What one of them needs is there before it: that starts as ever.
+    """
+    from procman.needs import closure, order
     from procman.readiness import COMPLETED, Probe
 
-    first: list[str] = []
-    found = {}
-    for spec in (spec for spec in specs if spec.process_type in releases):
-        found[spec.name] = spec._replace(
-            ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
-            restart=spec.restart._replace(mode=NEVER),
-            on_exit="fail",
-            needs=tuple(name for name in first if name != spec.process_type),
-        )
-        if spec.process_type not in first:
-            first.append(spec.process_type)
-    return [found.get(spec.name) or spec._replace(needs=(*first, *spec.needs)) for spec in specs]
+    needs = {spec.process_type: spec.needs for spec in specs}
+    ordered = [name for step in order(needs) for name in step if name in releases]
+    needed = closure(ordered, needs)
+    found = []
+    for spec in specs:
+        if spec.process_type in ordered:
+            first = ordered[: ordered.index(spec.process_type)]
+            spec = spec._replace(
+                ready=Probe(COMPLETED, spec.source, within_s=float("inf")),
+                restart=spec.restart._replace(mode=NEVER),
+                on_exit="fail",
+            )
+        else:
+            first = [] if spec.process_type in needed else ordered
+        found.append(spec._replace(needs=tuple(dict.fromkeys((*first, *spec.needs)))))
+    return found
 
 
 def without_needs(settings: Settings) -> Settings:
@@ -202,6 +211,10 @@ def _spec(
     shown = shown or f"{entry.name}.{instance}"
     port = ports[entry.name][instance - 1] if entry.name in ports else None
     own = settings.processes.get(entry.name)
+    ready = _ready(entry, own)
+    mode = _restart_mode(entry.name, own, settings)
+    if ready is not None and ready.is_by_end and mode == ALWAYS:
+        mode = ON_FAILURE  # else it would never be done
     return ProcessSpec(
         name=shown,
         process_type=entry.name,
@@ -215,12 +228,10 @@ def _spec(
         port=port,
         stop_signal=signal.SIGTERM if own is None or own.stop_signal is None else own.stop_signal,
         grace_s=settings.grace_s if own is None or own.grace_s is None else own.grace_s,
-        restart=RestartPolicy(
-            _restart_mode(entry.name, own, settings), ok_codes=(0, *(() if own is None else own.success_codes))
-        ),
-        on_exit=_on_exit(entry.name, own, settings),
+        restart=RestartPolicy(mode, ok_codes=(0, *(() if own is None else own.success_codes))),
+        on_exit=_on_exit(entry.name, own, ready, settings),
         source=entry.source,
-        ready=own.ready if own else None,
+        ready=ready,
         liveness=own.liveness if own else None,
     )
 
@@ -234,16 +245,39 @@ def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) ->
     return section or NEVER
 
 
-def _on_exit(name: str, own: ProcessSettings | None, settings: Settings) -> str:
+def _ready(entry: ProcessType, own: ProcessSettings | None) -> Probe | None:
+    if own is None or own.ready is not None or own.phase != RELEASE:
+        return None if own is None else own.ready
+    from procman.readiness import COMPLETED, Probe
+
+    return Probe(COMPLETED, entry.source, within_s=float("inf"))  # whoever needs a release step needs it done
+
+
+def _on_exit(name: str, own: ProcessSettings | None, ready: Probe | None, settings: Settings) -> str:
     if name in settings.can_die:
         return "ignore"
     if own is None or own.on_exit is None:
         if own is not None and own.watch and settings.origin("on_exit") == DEFAULT:
             return "ignore"  # a mistake in a file is mended in the next minute
         # One that is there to end must not end the run by that.
-        is_done = own is not None and own.ready is not None and own.ready.is_by_end
+        is_done = ready is not None and ready.is_by_end
         return "fail" if is_done and settings.on_exit == "stop" else settings.on_exit
     return own.on_exit
+
+
+def _refuse_without_port(specs: Iterable[ProcessSpec]) -> None:
+    """Raise ConfigError for probes of a port that no instance gets."""
+    probes = dict.fromkeys(
+        (spec.process_type, probe)
+        for spec in specs
+        if spec.port is None
+        for probe in (spec.ready, spec.liveness)
+        if probe is not None and probe.is_of_own_port
+    )
+    if probes:
+        text = "has no port of its own to be asked on"
+        hint = "write the number of the port, or let procman give ports"
+        raise ConfigError.of(Problem(REFUSED, f"{name} {text}", probe.source, hint) for name, probe in probes)
 
 
 def _refuse_too_long(specs: Iterable[ProcessSpec], dotenv: Mapping[str, Binding]) -> None:

@@ -64,6 +64,7 @@ class Supervisor:
         self._alive = set(self.instances.values())  # those whose state is not an end
         self._env = env
         self._mark = {"PROCMAN_RUN": run_id}
+        self._mark_bytes = encoded(self._mark)
         self._shared_env: Mapping[str, str] | None = None
         self._base_env: dict[bytes, bytes] = {}
         self._terminal = terminal
@@ -269,10 +270,22 @@ class Supervisor:
 
         One that the user has stopped stays down.
         """
+        other_needs, other_liveness = [], []
         for spec in specs:
             if spec.name in self.instances:
-                self.instances[spec.name].spec = spec
+                instance = self.instances[spec.name]
+                if (instance.spec.needs, instance.spec.services) != (spec.needs, spec.services):
+                    other_needs.append(instance)
+                if instance.spec.liveness != spec.liveness:
+                    other_liveness.append(instance)
+                instance.spec = spec
         self.scale(specs, file_limit)
+        for instance in other_liveness:
+            if instance.state is State.READY and self._health is not None:
+                self._health.watch_over(instance)
+        for instance in other_needs:
+            if instance.state is State.PENDING and not self.is_ending:
+                self._await_needs(instance)  # what it has waited for may not matter any more
         named = [self.instances[name] for name in restarted if name in self.instances]
         self.restart_instances(instance for instance in named if not instance.is_held)
 
@@ -409,9 +422,10 @@ class Supervisor:
 
     def _name_need(self, instance: Instance) -> None:
         assert instance.fault is not None
-        instance.last_code = instance.fault.code
-        instance.status = ExitStatus(instance.fault.code, 0)
-        self._notice(instance.spec.name, f"cannot start: {instance.fault.text}")
+        fault = instance.fault = instance.fault._replace(text=f"cannot start: {instance.fault.text}")
+        instance.last_code = fault.code
+        instance.status = ExitStatus(fault.code, 0)
+        self._notice(instance.spec.name, fault.text)
         self._end_run_if_ruled(instance, True)
 
     # --- start, readiness ---
@@ -457,8 +471,8 @@ class Supervisor:
         """Return the whole environment of an instance. What all share is put together once: it names all types."""
         if self._shared_env is not spec.shared_env:
             self._shared_env = spec.shared_env
-            self._base_env = encoded({**self._env, **spec.shared_env, **self._mark})
-        return {**self._base_env, **encoded(spec.own_env)}
+            self._base_env = encoded({**self._env, **spec.shared_env})
+        return {**self._base_env, **encoded(spec.own_env), **self._mark_bytes}
 
     def _read_output(self, instance: Instance) -> None:
         if self._multiplexer is not None and instance.process is not None and instance.process.output_fd >= 0:

@@ -1,4 +1,4 @@
-"""Changed files -> callback: those a process type watches, by a thread; those procman was started with, by the kernel.
+"""Changed files that process types watch -> callback. A thread looks at them.
 
 The rules are in docs/reload.md. What a change means is not known here.
 """
@@ -6,15 +6,14 @@ The rules are in docs/reload.md. What a change means is not known here.
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from procman.kernel import add_inotify_watch, open_inotify
-from procman.loop import Loop, Timer
+from procman.loop import Loop
+from procman.patterns import NEVER_WATCHED, base_of, compiled, is_never_watched
 from procman.records import NamedTuple
 
 STEP_MS = 100  # so long nothing may change before the changes so far are told
@@ -22,79 +21,9 @@ MOST_MS = 1600  # and so long they are held back at most
 LOOK_MS = 2000  # how often to look whether a watched directory is still the same, when nothing changes
 ABSENT_WAIT_S = 1.0
 
-NEVER_WATCHED = (".git", ".procman")
 MAX_NEW_FILES = 10_000  # looked for in a directory that has appeared
 MAX_REFUSED_PATHS = 8  # by git, for which it is asked again about the others
 READ_BYTES = 65_536
-
-
-# --- patterns --------------------------------------------------------------------------------------------------------
-
-
-def expression(pattern: str) -> str:
-    """Return the regular expression of a pattern, for whole paths below the root.
-
-    `*` and `?` stop at a slash, `**` between slashes is any depth, none included, and at the end all below. A pattern
-    without any of these and `[abc]` is a file, or a directory with all below.
-    """
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    if not parts or pattern.endswith("/"):
-        parts.append("**")
-    words: list[str] = []
-    for at, part in enumerate(parts):
-        if part != "**":
-            words.append(_component(part) + ("" if at == len(parts) - 1 else "/"))
-        elif at == len(parts) - 1:
-            words.append(".+")
-        elif parts[at + 1] != "**":
-            words.append("(?:[^/]+/)*")
-    return "".join(words) + ("" if _is_glob(pattern) else "(?:/.+)?")
-
-
-def _is_glob(text: str) -> bool:
-    return any(char in text for char in "*?[")
-
-
-def _component(part: str) -> str:
-    words: list[str] = []
-    at = 0
-    while at < len(part):
-        char = part[at]
-        end = part.find("]", at + (3 if part[at + 1 : at + 2] == "!" else 2)) if char == "[" else -1
-        if char == "*":
-            if words[-1:] != ["[^/]*"]:
-                words.append("[^/]*")
-        elif char == "?":
-            words.append("[^/]")
-        elif end > 0:
-            inside = re.sub(r"([\\\[\]&~|^])", r"\\\1", part[at + 1 : end].removeprefix("!"))
-            words.append(f"(?!/)[{'^' if part[at + 1] == '!' else ''}{inside}]")
-            at = end
-        else:
-            words.append(re.escape(char))
-        at += 1
-    return "".join(words)
-
-
-def compiled(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Return one expression for all `patterns`. Raises ValueError for one that cannot be, such as `[z-a]`."""
-    try:
-        return re.compile("|".join(f"(?:{expression(pattern)})" for pattern in patterns), re.DOTALL)
-    except re.error as error:
-        raise ValueError(str(error)) from None
-
-
-def base_of(pattern: str) -> str:
-    """Return the directory, relative to the root, below which everything lies that the pattern can match; "" is it."""
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    fixed = 0
-    while fixed < len(parts) and not _is_glob(parts[fixed]):
-        fixed += 1
-    return "/".join(parts[: min(fixed, len(parts) - 1)])
-
-
-def is_never_watched(path: str) -> bool:
-    return any(part in NEVER_WATCHED for part in path.split("/"))
 
 
 # --- the files of process types --------------------------------------------------------------------------------------
@@ -440,102 +369,3 @@ def _ask_git(root: str, names: Sequence[str]) -> list[bool] | None:
     # A record is source, line, pattern, path; all but the last are empty for a path that no pattern matches.
     patterns = fields[2::4]
     return [pattern != b"" and not pattern.startswith(b"!") for pattern in patterns[: len(fields) // 4]]
-
-
-# --- the files procman was started with ------------------------------------------------------------------------------
-
-# inotify(7)
-IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
-IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
-MASK = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR
-HEAD_BYTES = 16  # of struct inotify_event: wd, mask, cookie, length of the name
-
-SETTLE_S = 0.1  # editors write a file in several steps
-MOST_SETTLE_S = 1.0
-
-
-class SettingsWatch:
-    """Tells that some of a few files may have changed, by inotify on their directories: nothing polls."""
-
-    def __init__(self, loop: Loop, on_change: Callable[[], None]) -> None:
-        """Raises OSError where the kernel has no inotify, or gives us none."""
-        self._loop = loop
-        self._on_change = on_change
-        self._fd = -1
-        self._names: dict[int, set[bytes] | None] = {}  # of files, by directory; None: whatever happens there
-        self._timer: Timer | None = None
-        self._first_s = 0.0  # when the changes began that are not told yet
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = open_inotify()
-        if self._fd < 0:
-            raise OSError("no inotify")
-        self._loop.add_reader(self._fd, self._on_events)
-
-    def follow(self, paths: Iterable[str]) -> None:
-        """Watch these files, whether they are there or not, and no others. Raises OSError."""
-        if self._names:
-            self.close()
-            self._open()
-        for path in paths:
-            self._add(os.path.dirname(path) or ".", None if os.path.islink(path) else os.path.basename(path))
-            if os.path.islink(path):
-                real = os.path.realpath(path)
-                self._add(os.path.dirname(real), os.path.basename(real))
-
-    def _add(self, directory: str, name: str | None) -> None:
-        number = add_inotify_watch(self._fd, directory, MASK)
-        if number < 0:
-            return  # a directory that is not there, or may not be read
-        names = self._names.setdefault(number, set())
-        if name is None:
-            self._names[number] = None
-        elif names is not None:
-            names.add(os.fsencode(name))
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            self._loop.remove(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-        self._names.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_events(self) -> None:
-        try:
-            data = os.read(self._fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        if not any(self._is_about_us(*event) for event in events_in(data)):
-            return
-        now_s = self._loop.now()
-        if self._timer is None:
-            self._first_s = now_s
-        else:
-            self._timer.cancel()
-        delay_s = min(SETTLE_S, max(0.0, self._first_s + MOST_SETTLE_S - now_s))
-        self._timer = self._loop.call_later(delay_s, self._tell)
-
-    def _is_about_us(self, number: int, mask: int, name: bytes) -> bool:
-        if mask & (IN_Q_OVERFLOW | IN_IGNORED):
-            return True
-        names = self._names.get(number, set())
-        return names is None or name in names
-
-    def _tell(self) -> None:
-        self._timer = None
-        self._on_change()
-
-
-def events_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield watch, mask and name of each `struct inotify_event`."""
-    import struct
-
-    at = 0
-    while at + HEAD_BYTES <= len(data):
-        number, mask, _, length = struct.unpack_from("iIII", data, at)
-        at += HEAD_BYTES + length
-        yield number, mask, data[at - length : at].rstrip(b"\0")

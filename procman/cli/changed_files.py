@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from procman.cli.app import SETTINGS_FILES, STDIN_NAME, App, Origin, read_regular
 from procman.control.directory import inside
 from procman.loop import Loop
-from procman.watch import SettingsWatch
+from procman.settings_watch import SettingsWatch
 
 
 class ChangedFiles:

@@ -14,7 +14,7 @@ import click
 
 from procman.cli.app import App, enter, load_app, said_of_input
 from procman.cli.options import completing, given_of, input_options
-from procman.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, ReadinessTimeout, SourceRef
+from procman.errors import EXIT_KILLED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, ReadinessTimeout, SourceRef
 from procman.kernel import complain, flush_standard_streams
 from procman.process import ExitStatus
 from procman.procfile import ProcessType
@@ -124,9 +124,11 @@ def _ask(services: Sequence[BackingService], within_s: float, parent_fd: int) ->
     from procman.protocols import named
     from procman.services import ServiceWatch
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # our parent tells of it
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # our parent ends of it, and we with it: behind our helpers
     loop = Loop()
     reasons = dict.fromkeys(services, "")
+    is_alone = False
 
     def on_trouble(service: BackingService, reason: str) -> None:
         reasons[service] = reason
@@ -138,13 +140,20 @@ def _ask(services: Sequence[BackingService], within_s: float, parent_fd: int) ->
         if not reasons:
             loop.stop()
 
+    def on_parent_gone() -> None:
+        nonlocal is_alone
+        is_alone = True
+        loop.stop()
+
     watches = [ServiceWatch(loop, each, partial(on_ready, each), partial(on_trouble, each)) for each in services]
-    loop.add_reader(parent_fd, loop.stop)
+    loop.add_reader(parent_fd, on_parent_gone)
     if within_s != float("inf"):
         loop.call_later(within_s, loop.stop)
     loop.run()
     for watch in watches:
         watch.close()
+    if is_alone:
+        return EXIT_KILLED  # nobody hears of it
     for service, reason in reasons.items():
         why = f": {reason}" if reason else ""
         complain(f"procman: {named(service)} did not answer within {within_s:g} s{why} — --no-needs does not wait")

@@ -9,8 +9,9 @@ from procman.config import Settings
 from procman.errors import ConfigError
 from procman.instance import Instance
 from procman.loop import Loop
+from procman.patterns import compiled
 from procman.supervisor import Supervisor
-from procman.watch import Watcher, compiled, is_installed
+from procman.watch import Watcher, is_installed
 
 MAX_NAMED = 3
 

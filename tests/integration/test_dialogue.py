@@ -426,15 +426,15 @@ def test_all_addresses_of_a_name_are_tried(asking: Asking) -> None:
     assert asking.ask([("db.example", server.port)], resolver=resolver) == READY
 
 
-def test_the_resolver_gets_name_port_and_time_and_no_marks(
+def test_the_resolver_gets_name_and_time_and_no_marks(
     asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROCMAN_RUN", "x")
     monkeypatch.setenv("PROCMAN_PROCESS", "web.1")
     said = tmp_path / "said"
-    resolver = ("/bin/sh", "-c", f'echo "$0 $1 $2 [$PROCMAN_RUN$PROCMAN_PROCESS]" > {said}; echo .')
+    resolver = ("/bin/sh", "-c", f'echo "$0 $1 [$PROCMAN_RUN$PROCMAN_PROCESS]" > {said}; echo .')
     asking.ask([("db.example", 77)], timeout_s=8, resolver=resolver)
-    assert re.fullmatch(r"db\.example 77 [89]\.\d+ \[\]\n", said.read_text())
+    assert re.fullmatch(r"db\.example [89]\.\d+ \[\]\n", said.read_text())
 
 
 def test_a_resolver_that_hangs(asking: Asking) -> None:
@@ -468,11 +468,11 @@ def test_a_resolver_that_fails(asking: Asking, resolver: Sequence[str], reason: 
 
 def test_the_helper_ends_by_itself_if_nobody_is_left_to_end_it(tmp_path: Path) -> None:
     """By its own alarm: here it hangs, and nobody closes it."""
-    from procman.dialogue import RESOLVER
+    from procman.resolver import RESOLVER
 
     code = RESOLVER[-1].replace("try:", "import time; time.sleep(1000)\ntry:", 1)
     assert code != RESOLVER[-1]
-    done = subprocess.run([*RESOLVER[:-1], code, "db.example", "1", "0.1"], timeout=CEILING_S, check=False)
+    done = subprocess.run([*RESOLVER[:-1], code, "db.example", "0.1"], timeout=CEILING_S, check=False)
     assert done.returncode == -signal.SIGALRM
 
 

@@ -256,9 +256,10 @@ def test_a_procfile_of_standard_input_has_nothing_beside_it(app: App) -> None:
 def test_the_example_app() -> None:
     """It is tracked on purpose; else there is nothing to say of it."""
     root = Path(__file__).parents[2]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PROCMAN_")}
     run = subprocess.run(
         [sys.executable, "-m", "procman", "check", "-d", "examples"],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=30, check=True,
+        cwd=root, env={**env, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     lines = run.stdout.splitlines()
     assert len(lines) == (2 if (root / ".git").exists() else 1)

@@ -25,7 +25,7 @@ from procman.errors import SourceRef
 from procman.events import Event, Output
 from procman.loop import Loop, Timer
 from procman.output import Multiplexer
-from procman.probes import LogProber, NotifySocket, Prober, begin_liveness, begin_ready
+from procman.probes import TAIL_BYTES, LogProber, NotifySocket, Prober, begin_liveness, begin_ready
 from procman.process import ExitStatus, Process, Reaper, signal_group, spawn
 from procman.procfile import ProcessType
 from procman.readiness import COMMAND, COMPLETED, HTTP, LINE_BYTES, LOG, NOTIFY, PORT, Probe
@@ -77,6 +77,7 @@ class Ground:
         self.loop = WatchedLoop()
         self._own_fds = set(self.loop.watched)
         self.reaper = Reaper()
+        self.reaps = True  # else it is as if a process that was killed did not go
         self.loop.on_signal(signal.SIGCHLD, self._on_child_signal)
         self.taps: list[Callable[[bytes], None]] = []
         self.told: list[str] = []  # reasons, "READY", "UNHEALTHY reason", in their order
@@ -88,7 +89,8 @@ class Ground:
         self.env = encoded({**os.environ, **self.spec.env, "ROOT": str(root)})
 
     def _on_child_signal(self) -> None:
-        self.reaper.reap()
+        if self.reaps:
+            self.reaper.reap()
 
     def tell(self, text: str) -> None:
         self.told.append(text)
@@ -577,9 +579,8 @@ def test_a_line_that_comes_when_nobody_asks_any_more(ground: Ground) -> None:
     [tap] = ground.taps
     tap(b"ready\n")
     prober.close()  # in the turn of the line
-    ground.loop.call_later(0, lambda: ground.tell("later"))
-    ground.until_told("later")
-    assert ground.told == ["later"]
+    ground.call("exit 0")  # some turns
+    assert ground.told == []
 
 
 # --- a command ---
@@ -668,6 +669,17 @@ def test_a_command_that_hangs_every_time_runs_one_at_a_time(ground: Ground) -> N
     assert len(alive) <= 1
 
 
+def test_a_command_that_does_not_go_is_not_run_once_more(ground: Ground) -> None:
+    ground.reaps = False
+    ground.ready(COMMAND, command="echo x >>runs; exec sleep 1000")
+    ground.until_told("its command was killed and is still there")
+    assert ground.told == ["its command took longer than 0.3 s", "its command was killed and is still there"]
+    assert (ground.root / "runs").read_text() == "x\n"
+    ground.reaps = True
+    ground.reaper.reap()
+    ground.until(lambda: (ground.root / "runs").read_text() == "x\nx\n", "second run")
+
+
 def test_what_a_command_leaves_in_its_group_is_killed(ground: Ground) -> None:
     _, fd = lifeline(ground)
     ground.ready(COMMAND, command="exec 3>lifeline; echo up >&3; sleep 1000 & exit 0", timeout_s=CEILING_S)
@@ -691,10 +703,13 @@ def test_a_command_whose_output_somebody_else_keeps_open(ground: Ground) -> None
 
 def test_a_command_that_floods(ground: Ground) -> None:
     """Its output is read, so that it does not hang, and what is kept of it is bounded; the loop goes on."""
-    ground.ready(COMMAND, command="yes 'a line of a flood'", timeout_s=0.5, every_s=1000.0)
+    prober = ground.ready(COMMAND, command="yes 'a line of a flood'", timeout_s=0.5, every_s=1000.0)
     ticks: list[Timer] = []
+    kept: list[int] = []
 
     def tick() -> None:
+        attempt = prober._attempt  # type: ignore[union-attr]
+        kept.extend([len(attempt._tail)] if attempt else [])  # type: ignore[attr-defined]
         ticks.append(ground.loop.call_later(0.01, tick))
 
     tick()
@@ -703,6 +718,7 @@ def test_a_command_that_floods(ground: Ground) -> None:
     assert ground.told[0].startswith("its command took longer than 0.5 s")
     assert ground.told[0].endswith("flood") or "a line" in ground.told[0]
     assert len(ticks) > 5
+    assert max(kept) == TAIL_BYTES
 
 
 def test_a_long_flood_that_ends_well(ground: Ground) -> None:

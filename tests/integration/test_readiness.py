@@ -37,7 +37,7 @@ def order(run: Run, *wanted: tuple[str, str]) -> list[tuple[str, str]]:
 
 def stop(run: Run) -> None:
     run.signal(signal.SIGTERM)
-    assert run.wait() == 0
+    assert run.wait() == 0, run.failure("stopped")
 
 
 # --- each kind ---
@@ -212,7 +212,7 @@ def test_liveness_of_one_that_hangs(app: App) -> None:
 
 # --- in order ---
 
-DB = 'ready = { port = true }'
+DB = "ready = { port = true }"
 
 
 def test_who_needs_another_starts_behind_it_and_stops_before_it(app: App) -> None:
@@ -280,7 +280,18 @@ def test_one_whose_need_is_not_ready_in_time_does_not_start(app: App) -> None:
     run = app(f"web: {SLEEP}\ndb: {SLEEP}", procman__toml=sections).start()
     assert run.wait() == 75
     assert "cannot start: db.1 has failed" in run.notices()
+    assert "web.1 cannot start: db.1 has failed; nothing is left running" in run.notices()
     assert not [event for event in run.events if event.is_("started", "web.1")]
+
+
+def test_a_need_that_is_named_twice_is_told_once(app: App) -> None:
+    run = app(
+        f"web: {SLEEP}\ndb: sleep 0.2; echo up; {SLEEP}",
+        procman__toml=toml(web='needs = ["db", "db"]', db='ready = { log = "up" }'),
+    ).start()
+    run.wait_for("ready", "web.1")
+    assert "waiting for db" in run.notices()
+    stop(run)
 
 
 def test_a_type_brings_what_it_needs(app: App) -> None:

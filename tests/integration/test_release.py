@@ -77,3 +77,33 @@ def test_release_of_a_procfile_without_one_is_a_mistake(app: App) -> None:
     run = app(f"web: {SLEEP}").start("--release")
     assert run.wait() == 2
     assert "--release: no process type of the Procfile is for that" in run.err_text
+
+
+def test_what_a_release_step_needs_is_there_before_it(app: App) -> None:
+    settings = (
+        '[process.release]\nneeds = ["assets", "db"]\n[process.assets]\nphase = "release"\n'
+        '[process.db]\nready = { log = "up" }\n[process.web]\nneeds = ["db"]\n'
+    )
+    procfile = f"web: {SLEEP}\nrelease: echo migrating\nassets: true\ndb: sleep 0.2; echo up; {SLEEP}"
+    run = app(procfile, **{"procman.toml": settings}).start("--release")
+    run.wait_for("started", "web.1")
+    places = {step: at for at, step in enumerate(order(run))}
+    assert places["exited", "assets.1"] < places["started", "release.1"] < places["exited", "release.1"]
+    assert places["exited", "release.1"] < places["started", "web.1"]
+    release = next(event for event in run.events if event.is_("started", "release.1"))
+    db = next(event for event in run.events if event.is_("ready", "db.1"))
+    assert run.events.index(db) < run.events.index(release)
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_who_needs_a_release_step_waits_for_its_end_also_in_a_plain_start(app: App) -> None:
+    settings = '[process.mig]\nphase = "release"\n[process.web]\nneeds = ["mig"]\n'
+    gate = app.fifo()
+    run = app(f"web: {SLEEP}\nmig: echo going; read x < {gate}", **{"procman.toml": settings}).start()
+    run.wait_output("going", "mig.1")
+    gate.send()
+    run.wait_for("ready", "web.1")
+    assert order(run) == [("started", "mig.1"), ("exited", "mig.1"), ("started", "web.1")]
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0

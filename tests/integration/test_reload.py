@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -539,3 +540,48 @@ def test_the_answer_of_the_protocol(app: App) -> None:
     empty = {"stopped": ["worker.1"], "adjusted": [], "kept": [], "notes": []}
     assert lists == {"started": ["clock.1"], "restarted": ["web.1"], **empty}
     assert [instance["name"] for instance in reply["instances"]] == ["web.1", "clock.1"]
+
+
+# --- what is not there yet ---
+
+
+def test_one_that_waits_for_what_it_does_not_need_any_more(app: App) -> None:
+    nobody = f"U=tcp://127.0.0.1:{app.port + 9}\n"
+    needs = '[process.web]\nneeds = ["U"]\n'
+    run = app(TWO, dotenv=nobody, procman__toml=needs).start()
+    run.wait_notice("waiting for U")
+    app(procman__toml="")
+    asked = app.call("reload")
+    assert (asked.code, asked.text) == (0, "web.1 goes on with new settings\n")
+    run.wait_for("ready", "web.1")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_one_that_waits_for_a_service_at_a_wrong_address(app: App) -> None:
+    needs = 'needs_within = "inf"\n[process.web]\nneeds = ["U", "db"]\n'
+    procfile = f"web: {PRINTS_A}\ndb: {SLEEP}\n"
+    run = app(procfile, dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n", procman__toml=needs).start()
+    run.wait_notice("waiting for U")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        app(dotenv=f"U=tcp://127.0.0.1:{server.getsockname()[1]}\nA=new\n")
+        assert app.call("reload").code == 0
+        run.wait_output("A=new", "web.1")
+    assert count(run, "started", "web.1") == 1
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+def test_a_new_liveness_probe_counts_at_once(app: App) -> None:
+    run = started(app)
+    web, worker = run.pid_of("web.1"), run.pid_of("worker.1")
+    app(procman__toml='[process.web]\nliveness = { command = "exit 3", every = "50ms", failures = 2 }\n')
+    asked = app.call("reload")
+    assert (asked.code, asked.text) == (0, "web.1 goes on with new settings\n")
+    run.wait_notice("is not healthy: its command exited with 3")
+    app(procman__toml="")  # and one that is gone does no more
+    assert app.call("reload").code == 0
+    assert second_pid(run, "web.1") != web
+    assert run.pid_of("worker.1") == worker
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0

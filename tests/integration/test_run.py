@@ -419,3 +419,17 @@ def test_ctrl_c_on_a_command_is_130_for_the_shell(app: App) -> None:
     shell.type("echo code $?\n")
     shell.wait_screen("code 130")
     leave(shell)
+
+
+# --- while it waits for a backing service ---
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ended_while_it_waits(app: App, signum: int) -> None:
+    """Nothing is said of a time that is not over."""
+    app("web: true", dotenv=f"U=tcp://127.0.0.1:{app.port}\n", procman__toml='[process.web]\nneeds = ["U"]\n')
+    run = app.procman("run", "web")
+    run.wait_err("waiting for U")
+    run.signal(signum)
+    assert run.wait() in (128 + signum, -signum)
+    assert "did not answer" not in run.err_text

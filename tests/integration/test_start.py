@@ -286,6 +286,14 @@ def test_identity_beats_the_env_file_and_the_caller(app: App) -> None:
     assert env["PROCMAN_RUN"] != "x"
 
 
+def test_the_mark_of_the_run_beats_the_section_of_a_type(app: App) -> None:
+    """By it procman finds what a process has left behind."""
+    run = app("web: env", procman__toml='[process.web]\nenv = { PROCMAN_RUN = "x", PROCMAN_PROCESS = "x" }\n').start()
+    env = values(run)
+    assert env["PROCMAN_RUN"] != "x"
+    assert env["PROCMAN_PROCESS"] == "web.1"
+
+
 def test_an_outer_procman_leaves_no_identity(app: App) -> None:
     """procman in procman: the inner children are the inner run's."""
     inner = f"{sys.executable} -m procman start -p {app.port + 300} -f inner"

@@ -339,6 +339,8 @@ def test_any_text_is_a_service_or_an_error_for_people(text: str, start: str) -> 
         ("https://h?token=x&port=1#y", "https://h?token=***&port=1#***"),
         ("postgres:///x?password=p&host=/run/pg&flag", "postgres:///x?password=***&host=/run/pg&flag"),
         ("mysql://u:p@a,b/n", "mysql://u:***@a,b/n"),
+        ("mysql://h/n;user=u;password=p", "mysql://h/n;***"),
+        ("jdbc:sqlserver://h:1433;user=u;password=p", "jdbc:sqlserver://h:1433;***"),
         ("sqlite:///app.db", "sqlite:///app.db"),
         ("jdbc:postgresql://db/x?user=u&password=p", "jdbc:postgresql://db/x?user=***&password=***"),
         ("redis://u:p@db/\x1b[31m\u202e", "redis://u:***@db/?[31m?"),

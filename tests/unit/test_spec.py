@@ -14,6 +14,7 @@ from procman.config import ProcessSettings, Settings
 from procman.environment import Binding, merged, parse_env
 from procman.errors import ConfigError, ProcfileError, SourceRef
 from procman.procfile import ProcessType, parse_procfile
+from procman.readiness import COMPLETED, HTTP, PORT, Probe
 from procman.restart import ALWAYS, NEVER, ON_FAILURE
 from procman.spec import (
     MAX_STRING_BYTES,
@@ -633,3 +634,37 @@ def test_one_off_that_is_too_long() -> None:
 )
 def test_name_width_is_foremans(counts: dict[str, int], width: int) -> None:
     assert name_width(counts) == width
+
+
+# --- probes ----------------------------------------------------------------------------------------------------------
+
+LINE = SourceRef("procman.toml", 3)
+MIGRATING = [ProcessType(name, "run", SourceRef("Procfile", at)) for at, name in enumerate(("web", "mig"), 1)]
+
+
+def resolved(section: ProcessSettings, **settings: object) -> ProcessSpec:
+    said = Settings("/app", processes={"mig": section})._replace(**settings)
+    return resolve(MIGRATING, {}, {"web": 1, "mig": 1}, said, {})[-1]
+
+
+def test_a_release_step_that_somebody_needs_is_needed_done() -> None:
+    spec = resolved(ProcessSettings(LINE, phase="release"))
+    assert spec.ready is not None
+    assert spec.ready.is_by_end
+    assert spec.on_exit == "fail"  # its end is not that of the run
+    assert resolved(ProcessSettings(LINE)).ready is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"restart": ("all",)}, {"restart": ("mig",)}])
+def test_what_is_there_to_end_does_not_begin_again_behind_a_success(settings: dict[str, object]) -> None:
+    section = ProcessSettings(LINE, ready=Probe(COMPLETED, LINE), restart=None if settings else ALWAYS)
+    assert resolved(section, **settings).restart.mode == ON_FAILURE
+
+
+@pytest.mark.parametrize("kind", [PORT, HTTP])
+@pytest.mark.parametrize("key", ["ready", "liveness"])
+def test_a_port_that_nobody_gives_cannot_be_asked(kind: str, key: str) -> None:
+    asked = ProcessSettings(LINE)._replace(**{key: Probe(kind, LINE)})
+    with pytest.raises(ConfigError, match=r"procman\.toml:3: mig has no port of its own to be asked on"):
+        resolved(asked, base_port=None)
+    resolved(ProcessSettings(LINE)._replace(**{key: Probe(kind, LINE, port=80)}), base_port=None)

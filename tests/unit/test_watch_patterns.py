@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from procman.watch import IN_CLOSE_WRITE, IN_MOVED_TO, base_of, compiled, events_in, expression, is_never_watched
+from procman.patterns import base_of, compiled, expression, is_never_watched
+from procman.settings_watch import IN_CLOSE_WRITE, IN_MOVED_TO, events_in
 
 
 def matches(pattern: str, path: str) -> bool:
