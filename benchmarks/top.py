@@ -135,7 +135,8 @@ class View:
     def _until(self, pattern: bytes) -> None:
         deadline = time.monotonic() + WAIT_S
         while not re.search(pattern, self._seen):
-            if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not select.select([self._fd], [], [], left_s)[0]:
                 raise SystemExit(f"the view has not drawn {pattern!r}: {self._seen[-2000:]!r}")
             self._take()
 
@@ -171,6 +172,7 @@ def delays(view: View) -> dict[str, list[float]]:
         found["search"].append(view.key_ms("Ω", "Ω".encode()))
         view.read_for(0.03)
     view.key_ms("\x1b", b"NAME|flood")
+    view.read_for(0.3)  # or the next key would be one with Alt
     return found
 
 

@@ -168,8 +168,18 @@ class Top(App[int]):
         for signum in ENDING:
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
                 asyncio.get_running_loop().add_signal_handler(signum, self.exit, 128 + signum)
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGHUP, self._on_hang_up)
         if self._until is not None:
             threading.Thread(target=self._wait, args=(self._until,), daemon=True).start()
+
+    def _on_hang_up(self, signum: int, frame: object) -> None:
+        """End at once if the terminal is gone: a thread may wait for ever to draw on it."""
+        try:
+            os.get_terminal_size(1)
+        except OSError:
+            os._exit(128 + signum)
+        self.call_later(self.exit, 128 + signum)
 
     def on_unmount(self) -> None:
         self._is_left = True
