@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ control_options_without_f = place_options_without_f
 def control_of(context: click.Context) -> Iterator[Control]:
     """Find the supervisors of the Procfile that the options name. Raises ControlError."""
     control = Control(control_directory(given_of(context)))
+    gc.enable()  # main.py has switched it off, and some of these commands run for hours
     try:
         yield control
     finally:
