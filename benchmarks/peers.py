@@ -5,10 +5,11 @@ All tools run in the app's folder, with their defaults: only what hinders a thou
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.app import App
+from benchmarks.app import CHILDREN, App
 
 CHILDREN_MOST = 6000
 
@@ -91,6 +92,14 @@ def cat(app: App) -> list[str]:
     return ["sh", "-c", f"({' & '.join(app.commands)} & wait) | cat"]
 
 
+def relay(app: App) -> list[str]:
+    """Give each child a terminal, and pass on what it writes as it comes."""
+    program = f"{sys.executable} -I -S {CHILDREN}/relay.py"
+    # As a variable, for a path of the app among the arguments would make it one of the children (processes.of_run).
+    started = "".join(f"RELAYED='{command}' {program} & " for command in app.commands)
+    return ["sh", "-c", f"{started}wait"]
+
+
 def python(*argv: str, modules: str) -> Callable[[App], list[str]]:
     """Let Python import what a manager needs, and start one shell, which runs the app's one command."""
 
@@ -125,6 +134,7 @@ PEERS = (
     Peer("forego", "forego", with_procfile("forego", "start"), stamps=False),
     Peer("process-compose", "process-compose", process_compose, stamps=False),
     Peer("cat", "cat", cat, stamps=False, prefixes=False, keeps_lines=False, is_floor=True),
+    Peer("relay", "sh", relay, stamps=False, prefixes=False, keeps_lines=False, gives_pty=True, is_floor=True),
     Peer("python", "python", python(modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python -I", "python", python("-I", modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python+click+sh", "python", python(modules="click"), stamps=False, prefixes=False, is_floor=True),

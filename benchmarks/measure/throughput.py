@@ -75,7 +75,7 @@ def test(output: str, children: int, line_bytes: int, scale: Scale) -> Test:
         f"Throughput to {PLACES[output]}, {writers}, {line_bytes}-byte lines",
         SPEED if output == "null" else SPEED + FAULTS,
         partial(sample, output=output, flood=flood),
-        ("cat",),
+        ("cat", "relay") if output == "pty" else ("cat",),
     )
 
 
