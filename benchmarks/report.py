@@ -57,8 +57,9 @@ def spread(found: list[float]) -> str:
 
 
 def ratio(result: Result, name: str, column: Column) -> str:
-    """Return how many times procman's median the tool's is."""
-    ours, theirs = values(result, OURS, column), values(result, name, column)
+    """Return how many times procman's median the tool's is; that of the first kind of procman that has taken part."""
+    kinds = (values(result, kind, column) for kind in result.samples if kind.startswith(OURS))
+    ours, theirs = next(filter(None, kinds), []), values(result, name, column)
     if not ours or not theirs or not statistics.median(ours):
         return ""
     return f"{statistics.median(theirs) / statistics.median(ours):.2f}"

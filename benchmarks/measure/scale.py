@@ -13,6 +13,7 @@ from benchmarks.app import UP, App
 from benchmarks.peers import Peer
 from benchmarks.plan import Column, Sample, Scale, Test
 from benchmarks.session import Failed, Session
+from procman.procfile import MAX_TYPES
 
 START_LIMIT_S = 90
 STOP_LIMIT_S = 60
@@ -80,12 +81,14 @@ def tests(scale: Scale) -> list[Test]:
             f"{children} children: start, and stop by SIGTERM",
             COLUMNS,
             partial(sample, children=children),
-            refuses=refuses_all_but_procman if is_alone else lambda peer: "",
+            refuses=partial(refusal, children=children, is_alone=is_alone),
             plots=2,
         )
         for children, is_alone in [*((children, False) for children in scale.scale_children), *alone]
     ]
 
 
-def refuses_all_but_procman(peer: Peer) -> str:
-    return "" if peer.program == "procman" else "not measured with so many"
+def refusal(peer: Peer, children: int, is_alone: bool) -> str:
+    if peer.name == "procman" and children > MAX_TYPES:
+        return f"more than {MAX_TYPES} process types are refused; see w=N"
+    return "not measured with so many" if is_alone and peer.program != "procman" else ""
