@@ -21,6 +21,10 @@ MOST_MS = 1600  # and so long they are held back at most
 LOOK_MS = 2000  # how often to look whether a watched directory is still the same, when nothing changes
 ABSENT_WAIT_S = 1.0
 
+# What an editor keeps of a text that is not saved yet, or a lock on it, besides what the package knows: of Emacs, Kate
+# and LibreOffice.
+NOT_SAVED = ("^#.*#$", r"\.kate-swp$", r"^\.~lock\..*#$")
+
 MAX_NEW_FILES = 10_000  # looked for in a directory that has appeared
 MAX_REFUSED_PATHS = 8  # by git, for which it is asked again about the others
 READ_BYTES = 65_536
@@ -158,7 +162,8 @@ class _Search:
         self._tell = tell
         self._is_over = is_over
         self._told = "; ".join(f"{name}: {', '.join(some)}" for name, some in patterns.items())
-        self._is_plain = watchfiles.DefaultFilter(ignore_dirs=[])
+        patterns_left_out = (*watchfiles.DefaultFilter.ignore_entity_patterns, *NOT_SAVED)
+        self._is_plain = watchfiles.DefaultFilter(ignore_dirs=[], ignore_entity_patterns=patterns_left_out)
         self._is_wanted = watchfiles.DefaultFilter()
 
     def run(self) -> None:

@@ -101,8 +101,9 @@ Examples:
 def command(context: click.Context, timeout_s: float, is_json: bool) -> int:
     """List each backing service that the app is attached to, and ask whether it is ready.
 
-    These are the variables that `needs` in procman.toml names, and those of the env files, or of `env` there, whose value
-    is the URL of a database, cache, queue or mail server. No procman need run. The exit code is 0 if all answer, else 1.
+    These are the variables that `needs` in procman.toml names, and those of its `env` and of the env files whose value
+    is the URL of a database, cache, queue or mail server. No procman need run. The exit code is 0 if all answer,
+    else 1.
     """
     app = load_app(given_of(context))
     for note in said_of_input(app):
@@ -123,7 +124,7 @@ def command(context: click.Context, timeout_s: float, is_json: bool) -> int:
 
 
 def _resources(app: App) -> Iterator[Resource]:
-    """Yield what the types need, and what else env files and sections name: each variable once for each value that it has."""
+    """Yield what the types need, and what else env files and sections name: each variable once for each value."""
     settings, types = without_needs(app.settings), app.procfile.types
     spec = resolve_one_off(
         ProcessType("", "", SourceRef("command line")), types, app.dotenv, settings, os.environ

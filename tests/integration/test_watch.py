@@ -178,6 +178,8 @@ def test_without_git_the_usual_directories_are_ignored(app: App) -> None:
     run = watching(app, web=["**"])
     for name in ("node_modules/a/b.js", "__pycache__/a.pyc", ".git/index", ".procman/x", "a.py~", ".a.py.swp"):
         app.write(name, "")
+    for name in ("#a.py#", "sub/.a.py.kate-swp", ".~lock.a.odt#"):  # nothing was saved
+        app.write(name, "")
     app.write("seen.py", "")
     wait_restarts(run, "web.1", 1)
     assert changes(run) == ["seen.py has changed: restarting web"]

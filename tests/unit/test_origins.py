@@ -161,7 +161,9 @@ def test_values_with_a_secret_inside(value: str, shown: str) -> None:
     assert masked("X", value) == shown
 
 
-@pytest.mark.parametrize("piece", ["://x:", "://", "://a:b@", "://a:" + "b" * 300, "@", "://x:1/", "a-", "a=", "a='", "-"])
+@pytest.mark.parametrize(
+    "piece", ["://x:", "://", "://a:b@", "://a:" + "b" * 300, "@", "://x:1/", "a-", "a=", "a='", "-"]
+)
 def test_masking_ends_soon(piece: str) -> None:
     before = time.monotonic()
     masked("X", piece * (130_000 // len(piece)))
