@@ -150,6 +150,21 @@ def test_the_formation_counts_for_types_that_are_new(app: App) -> None:
     assert set(states(app)) == {"web.1", "worker.1", "worker.2", "clock.1", "clock.2"}
 
 
+@pytest.mark.parametrize("arguments", [(), ("web",)])
+def test_a_new_type_that_another_needs_starts_before_it(app: App, arguments: tuple[str, ...]) -> None:
+    """As `start` would bring it, whatever the formation says."""
+    app(procman__toml="formation = 'web=1'\n")
+    run = started(app, f"web: {SLEEP}\n", *arguments, names=("web.1",))
+    sections = "[process.web]\nneeds = ['assets']\nenv = {A = '1'}\n[process.assets]\nready = {completed = true}\n"
+    app(f"web: {SLEEP}\nassets: true\nidle: {SLEEP}\n", procman__toml=f"formation = 'web=1'\n{sections}")
+    asked = app.call("reload")
+    assert asked.code == 0, asked.failure("wrong code")
+    second_pid(run, "web.1")
+    order = [seen.name for seen in run.events if seen.event in ("started", "exited")]
+    assert order[-2:] == ["assets.1", "web.1"]
+    assert states(app) == {"web.1": "ready", "assets.1": "exited"}
+
+
 def test_options_may_name_types_that_are_gone(app: App) -> None:
     started(app, TWO, "-m", "web=1,worker=1", "--can-die", "worker", "--restart", "worker", names=("web.1", "worker.1"))
     app(f"web: {SLEEP}\n")
