@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from procman.loop import Loop
 from procman.patterns import NEVER_WATCHED, base_of, compiled, is_never_watched
 from procman.records import NamedTuple
 
-STEP_MS = 100  # so long nothing may change before the changes so far are told
+STEP_MS = 100  # so long nothing may change before the changes so far are told; a look takes as long
 MOST_MS = 1600  # and so long they are held back at most
 LOOK_MS = 2000  # how often to look whether a watched directory is still the same, when nothing changes
 ABSENT_WAIT_S = 1.0
@@ -193,27 +194,45 @@ class _Search:
         rounds = watchfiles.watch(
             *map(self._absolute, watched),
             watch_filter=None,
-            debounce=MOST_MS,
+            debounce=STEP_MS,
             step=STEP_MS,
-            rust_timeout=LOOK_MS,
+            rust_timeout=STEP_MS,
             yield_on_timeout=True,
             stop_event=_End(self._is_over, on_begun),
             raise_interrupt=False,
             ignore_permission_denied=True,
         )
+        # The package holds changes back only while other files change, too; one may be written for a while.
+        held: set[tuple[Any, str]] = set()
+        tell_s = look_s = 0.0
         for changes in rounds:
-            # Another directory can have the very number of the one that was removed.
-            removed = {path for change, path in changes if change == watchfiles.Change.deleted}
-            gone = [
-                base
-                for base, identity in watched.items()
-                if self._absolute(base) in removed or identity_of(self._absolute(base)) != identity
-            ]
-            self._look_at(changes)
+            now_s = time.monotonic()
+            if not changes and not held and now_s < look_s:
+                continue
+            if changes and not held:
+                tell_s = now_s + MOST_MS / 1000
+            held |= changes
+            gone = self._gone(watched, changes)
+            if held and (gone or not changes or now_s >= tell_s):
+                self._look_at(held)
+                held = set()
             if gone:
                 return known, gone
             known = self._identities()
+            look_s = now_s + LOOK_MS / 1000
         return known, []
+
+    def _gone(self, watched: Mapping[str, Identity], changes: Iterable[tuple[Any, str]]) -> list[str]:
+        """Return which of the directories are not there any more, or others."""
+        import watchfiles
+
+        # Another directory can have the very number of the one that was removed.
+        removed = {path for change, path in changes if change == watchfiles.Change.deleted}
+        return [
+            base
+            for base, identity in watched.items()
+            if self._absolute(base) in removed or identity_of(self._absolute(base)) != identity
+        ]
 
     def _begin(self, known: Mapping[str, Identity], gone: Collection[str]) -> None:
         """Everything is in place: tell so, and what has happened to directories that were another's until now."""

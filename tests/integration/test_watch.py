@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,17 @@ def test_a_thousand_files_are_one_restart(app: App) -> None:
     first = "templates/0000.html, templates/0001.html, templates/0002.html and 997 more have changed: restarting web"
     assert changes(run) == [first, "last has changed: restarting worker"]
     assert count(run, "stopping", "web.1") == 1
+
+
+def test_a_file_that_is_written_for_a_while_is_one_restart(app: App) -> None:
+    run = watching(app, web=["bundle.js"], worker=["last"])
+    end_s = time.monotonic() + 1.0
+    while time.monotonic() < end_s:
+        app.write("bundle.js", "all of it")
+    run.wait_for("stopping", "web.1")
+    app.write("last", "")
+    wait_restarts(run, "worker.1", 1)
+    assert count(run, "stopping", "web.1") <= 2  # on a busy machine the writing may have paused
 
 
 def test_new_directories_are_watched(app: App) -> None:
