@@ -66,6 +66,8 @@ def plan_reload(origin: Origin, old: App, instances: Mapping[str, Instance], oth
     notes = [note for note in said_of_input(app) if note not in said_of_input(old)]
     if fixed:
         notes.append(f"{listed(fixed)} will count from the next start on")
+    if app.settings.needs_within_s != old.settings.needs_within_s:
+        notes.append("needs_within counts from now on")
     app = app._replace(settings=with_fixed(old.settings, app.settings))
     counts = _counts(origin, old, app, instances, others, notes)
     specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)

@@ -467,6 +467,7 @@ class _Run:
 
         self._make_room(plan.counts, plan.specs, notes)
         self._app, self._settings = plan.app, plan.app.settings
+        self._supervisor.take_times(self._settings.grace_s, self._settings.needs_within_s)
         self._types[:] = [entry.name for entry in self._app.procfile.types]
         self._exchange = exchange = Exchange(self._loop, self._supervisor, plan, self._file_limit)
         self._sinks = [*(sink for sink in self._sinks if not isinstance(sink, Exchange)), exchange]

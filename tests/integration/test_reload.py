@@ -175,12 +175,12 @@ def test_options_may_name_types_that_are_gone(app: App) -> None:
 def test_what_was_stopped_stays_down(app: App) -> None:
     run = started(app)
     assert app.call("stop", "web").code == 0
-    app(TWO.replace("1000", "1001"))
+    app(TWO.replace("exec", "echo new; exec"))
     asked = app.call("reload")
     assert asked.lines[1:] == ["web.1 stays down with new settings", ""]
     assert count(run, "started", "web.1") == 1
     assert app.call("restart", "web").code == 0
-    assert Path(f"/proc/{second_pid(run, 'web.1')}/cmdline").read_bytes().endswith(b"1001\0")
+    run.wait_output("new", "web.1")
 
 
 def test_one_that_does_not_come_up(app: App) -> None:
@@ -571,6 +571,17 @@ def test_one_that_waits_for_what_it_does_not_need_any_more(app: App) -> None:
     run.wait_for("ready", "web.1")
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
+
+
+def test_how_long_a_service_is_waited_for(app: App) -> None:
+    needs = '[process.web]\nneeds = ["U"]\n'
+    run = app(TWO, dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n", procman__toml=f'needs_within = "inf"\n{needs}').start()
+    run.wait_notice("waiting for U")
+    app(procman__toml=f'needs_within = "100ms"\n{needs}')
+    asked = app.call("reload")
+    assert asked.err_text.startswith("needs_within counts from now on\n")
+    run.wait_notice(r"web\.1 cannot start: U \(.*\) did not answer within 0\.1 s")
+    assert run.wait() == 75
 
 
 def test_one_that_waits_for_a_service_at_a_wrong_address(app: App) -> None:
