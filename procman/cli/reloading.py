@@ -15,7 +15,7 @@ from procman.cli.app import (
 )
 from procman.cli.changed_files import listed
 from procman.cli.start import needed_besides
-from procman.cli.watching import check_watch
+from procman.cli.watching import check_watch, watched
 from procman.control.directory import inside
 from procman.errors import ControlError
 from procman.events import Event, Output
@@ -66,8 +66,11 @@ def plan_reload(origin: Origin, old: App, instances: Mapping[str, Instance], oth
     notes = [note for note in said_of_input(app) if note not in said_of_input(old)]
     if fixed:
         notes.append(f"{listed(fixed)} will count from the next start on")
-    if app.settings.needs_within_s != old.settings.needs_within_s:
-        notes.append("needs_within counts from now on")
+    at_once = {
+        "needs_within": app.settings.needs_within_s != old.settings.needs_within_s,
+        "watch": watched(app.settings) != watched(old.settings),
+    }
+    notes += [f"{key} counts from now on" for key, has_changed in at_once.items() if has_changed]
     app = app._replace(settings=with_fixed(old.settings, app.settings))
     counts = _counts(origin, old, app, instances, others, notes)
     specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)

@@ -518,7 +518,8 @@ def test_patterns_to_watch_that_come_and_go(app: App) -> None:
     app.write("a.py", "")
     second_pid(run, "web.1")
     app(procman__toml='[process.worker]\nwatch = ["*.py"]\n')
-    assert app.call("reload").code == 0
+    asked = app.call("reload")
+    assert (asked.code, asked.err_text) == (0, "watch counts from now on\n")
     run.wait_notice("^watching files for worker")
     app.write("a.py", "new")
     second_pid(run, "worker.1")
