@@ -114,8 +114,9 @@ class Watcher:
             _Search(root, self.patterns, self._tell, self._is_over).run()
         except Exception as error:  # whatever the package raises: the run goes on without it
             reason = " ".join(str(error).split()) or type(error).__name__
-            limit = " — raise fs.inotify.max_user_watches" if "limit" in reason else ""
-            self._tell(Change((), (), f"files are not watched: {reason}{limit}", is_end=True))
+            limits = {"limit": "watches", "Too many open files": "instances"}
+            hints = [f" — raise fs.inotify.max_user_{what}" for words, what in limits.items() if words in reason]
+            self._tell(Change((), (), f"files are not watched: {reason}{''.join(hints)}", is_end=True))
         finally:
             os.close(self._thread_fd)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -297,3 +298,16 @@ def test_the_end_in_the_middle_of_changes(app: App) -> None:
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
     assert "nothing is left running" in run.notices()[-1]
+
+
+def test_no_inotify_instance_is_left(app: App) -> None:
+    limited = ("unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"', "sh")
+    try:
+        subprocess.run([*limited, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user namespace can be made here")
+    app(TWO, procman__toml="[process.web]\nwatch = ['*.py']\n")
+    run = app.spawn([*limited, sys.executable, "-m", "procman", "start", "-p", str(app.port)], has_events=True)
+    run.wait_notice("^files are not watched: .* — raise fs.inotify.max_user_instances$")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0
