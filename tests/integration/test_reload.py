@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -584,6 +585,18 @@ def test_how_long_a_service_is_waited_for(app: App) -> None:
     assert asked.err_text.startswith("needs_within counts from now on\n")
     run.wait_notice(r"web\.1 cannot start: U \(.*\) did not answer within 0\.1 s")
     assert run.wait() == 75
+
+
+def test_one_whose_service_does_not_answer(app: App) -> None:
+    needs = 'needs_within = "100ms"\n[process.web]\nneeds = ["U"]\non_exit = "ignore"\n'
+    app(dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n")
+    started(app)
+    app(procman__toml=needs)
+    assert app.call("reload").code == 0
+    asked = app.call("restart", "web")
+    assert asked.code == 1
+    why = r"cannot start: U \(TCP at .*\) did not answer within 0\.1 s: connection refused"
+    assert re.fullmatch(rf"web\.1 did not come up: {why}\n", asked.err_text)
 
 
 def test_one_that_waits_for_a_service_at_a_wrong_address(app: App) -> None:
