@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from procman.loop import Loop
-from procman.patterns import NEVER_WATCHED, base_of, compiled, is_never_watched
+from procman.patterns import NEVER_WATCHED, base_of, compiled, is_glob, is_never_watched
 from procman.records import NamedTuple
 
 STEP_MS = 100  # so long nothing may change before the changes so far are told; a look takes as long
@@ -157,6 +157,7 @@ class _Search:
         self._root = root
         self._roots = tuple(dict.fromkeys(f"{path.rstrip('/')}/" for path in (root, os.path.realpath(root))))
         self._expressions = {name: compiled(some) for name, some in patterns.items()}
+        self._named = {pattern for some in patterns.values() for pattern in some if not is_glob(pattern)}
         self._types_below: dict[str, list[str]] = {}  # types by the directories of their patterns
         for name, some in patterns.items():
             for base in dict.fromkeys(map(base_of, some)):
@@ -240,10 +241,17 @@ class _Search:
         if self._told:
             self._tell(Change((), (), f"watching files for {self._told}"))
             self._told = ""
+            if ignored := ", ".join(sorted(self._ignored_places())):
+                self._tell(Change((), (), f"git ignores {ignored}: of these only files that it tracks count"))
         for base, identity in self._identities().items():
             is_below = any(base == path or base.startswith(f"{path}/") or not path for path in gone)
             if is_below and base and (identity or known.get(base)):
                 self._tell(Change(tuple(self._types_below[base]), (f"{base}/",)))
+
+    def _ignored_places(self) -> set[str]:
+        """Return the directories that patterns are about, and files that they name, as far as git ignores all of it."""
+        bases = {f"{base}/" for base in self._types_below if base}
+        return (ignored_by_git(self._root, sorted(bases | self._named)) or set()) if is_in_git(self._root) else set()
 
     def _identities(self) -> dict[str, Identity]:
         return {base: identity_of(self._absolute(base)) for base in self._types_below}

@@ -175,6 +175,14 @@ def test_what_git_ignores_is_ignored(app: App) -> None:
 
 
 @needs_git
+def test_patterns_for_what_git_ignores_are_told(app: App) -> None:
+    git(app, "init", "-q")
+    app.write(".gitignore", "/build/\n*.log\n")
+    run = watching(app, web=["build/**/*.js", "src/**", "a.log", "*.py"])
+    run.wait_notice("^git ignores a.log, build/: of these only files that it tracks count$")
+
+
+@needs_git
 def test_a_path_that_git_refuses_hides_no_other(app: App) -> None:
     git(app, "init", "-q")
     app.write(".gitignore", "*.log\n")
