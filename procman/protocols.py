@@ -49,8 +49,8 @@ class BackingService(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Return `localhost:5432` or a path, for messages."""
-        return self.path or ",".join(_address(host, port) for host, port in self.hosts)
+        """Return `localhost:5432` or a path, for messages: all that is tried."""
+        return ",".join([*([self.path] if self.path else []), *(_address(host, port) for host, port in self.hosts)])
 
 
 class _Scheme(NamedTuple):
