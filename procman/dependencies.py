@@ -114,9 +114,23 @@ class Dependencies:
                 lambda waited_s: self._on_answer(service, waited_s),
                 lambda reason: self._on_trouble(service, reason),
             )
-            asked = self._asked[service] = _Asked(named(service), watch)
-            if self._within_s != float("inf"):
-                asked.timer = self._loop.call_later(self._within_s, lambda: self._on_timeout(service))
+            self._asked[service] = _Asked(named(service), watch)
+            self._limit(service)
+
+    def _limit(self, service: BackingService) -> None:
+        """Wait for it no longer than `within_s` from now."""
+        asked = self._asked[service]
+        if asked.timer is not None:
+            asked.timer.cancel()
+        is_limited = self._within_s != float("inf")
+        asked.timer = self._loop.call_later(self._within_s, lambda: self._on_timeout(service)) if is_limited else None
+
+    def wait_at_most(self, within_s: float) -> None:
+        """Take another limit: for those that are waited for it begins now."""
+        if within_s != self._within_s:
+            self._within_s = within_s
+            for service in self._asked:
+                self._limit(service)
 
     def _on_trouble(self, service: BackingService, reason: str) -> None:
         asked = self._asked[service]

@@ -64,12 +64,20 @@ _NO_SECRET = frozenset(("PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY"))
 _NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)S?$", re.IGNORECASE)
 # Up to the last @ if what follows is no port: a password may hold "/", "?" and "#", though it should not.
 _PASSWORD_OF_URL = re.compile(r"(?<=://)([^\s/?#:@]*):(?:[^\s/?#]+|(?![0-9]+[/?#])\S{1,500})@")
-_TOKEN_OF_URL = re.compile(r"(?<=://)[^\s/?#:@]{16,}(?=@)")  # as in https://ghp_…@github.com
+# As in https://ghp_…@github.com, and what clients of Redis and NATS take for a password, however short.
+_TOKEN_OF_URL = re.compile(r"((?:rediss?|valkeys?|nats)://|://(?=[^\s/?#:@]{16}))[^\s/?#:@]+(?=@)")
+# Of a URL, of a connection string such as `host=db password=…`, of a command line.
+_PARAMETER = re.compile(r"""(?<![\w.-])(-{0,2}[A-Za-z][\w.-]*)=('[^']*'|"[^"]*"|[^\s&;#]+)""")
 
 
 def masked(name: str, value: str) -> str:
-    """Return `value` as it may be shown: nothing of a secret, a URL without its password."""
+    """Return `value` as it may be shown: nothing of a secret, a URL without its password and secret parameters."""
     is_secret = _SECRET_NAME.search(name) and name not in _NO_SECRET and not _NAMES_A_FILE.search(name)
     if value and (is_secret or ("-----BEGIN" in value and "PRIVATE KEY" in value)):
         return MASK
-    return _TOKEN_OF_URL.sub(MASK, _PASSWORD_OF_URL.sub(rf"\1:{MASK}@", value))
+    shown = _TOKEN_OF_URL.sub(rf"\1{MASK}", _PASSWORD_OF_URL.sub(rf"\1:{MASK}@", value))
+    return _PARAMETER.sub(_parameter, shown)
+
+
+def _parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}={MASK}" if _SECRET_NAME.search(found[1].replace("-", "_")) else found[0]

@@ -142,7 +142,7 @@ def literal_port(entry: ProcessType) -> list[Problem]:
 _MENTIONS_PORT = r"(?<![A-Za-z0-9_])PORT(?![A-Za-z0-9_]|=[\"']?[0-9])"
 """PORT, but not as the name of an assignment of a number: $PORT, ${PORT:-5000}, %PORT%, process.env.PORT."""
 
-_HOSTS = r"0\.0\.0\.0|127\.0\.0\.1|localhost|\[[0-9A-Fa-f:.]*\]|\*|\+"
+_HOSTS = r"0\.0\.0\.0|127\.0\.0\.1|localhost|\[[0-9A-Fa-f:.]*\]|\*|\+|\$[A-Za-z_]\w*|\$\{[^{}]*\}"
 _PLACE = rf"(?:(?:tcp|ssl|http|https)://)?(?:{_HOSTS})?:([0-9]{{2,5}})(?:[/?].*)?"  # :80, 0.0.0.0:80, tcp://0.0.0.0:80
 _EVERYWHERE = r"(?:0\.0\.0\.0|\[::\]|\*)"  # nobody connects to these
 _NUMBER = r"([0-9]{2,5})"

@@ -25,10 +25,11 @@ def expression(pattern: str) -> str:
             words.append(".+")
         elif parts[at + 1] != "**":
             words.append("(?:[^/]+/)*")
-    return "".join(words) + ("" if _is_glob(pattern) else "(?:/.+)?")
+    return "".join(words) + ("" if is_glob(pattern) else "(?:/.+)?")
 
 
-def _is_glob(text: str) -> bool:
+def is_glob(text: str) -> bool:
+    """Tell whether it is more than a name."""
     return any(char in text for char in "*?[")
 
 
@@ -65,7 +66,7 @@ def base_of(pattern: str) -> str:
     """Return the directory, relative to the root, below which everything lies that the pattern can match; "" is it."""
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     fixed = 0
-    while fixed < len(parts) and not _is_glob(parts[fixed]):
+    while fixed < len(parts) and not is_glob(parts[fixed]):
         fixed += 1
     return "/".join(parts[: min(fixed, len(parts) - 1)])
 

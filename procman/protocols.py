@@ -49,8 +49,8 @@ class BackingService(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Return `localhost:5432` or a path, for messages."""
-        return self.path or ",".join(_address(host, port) for host, port in self.hosts)
+        """Return `localhost:5432` or a path, for messages: all that is tried."""
+        return ",".join([*([self.path] if self.path else []), *(_address(host, port) for host, port in self.hosts)])
 
 
 class _Scheme(NamedTuple):
@@ -72,7 +72,7 @@ SCHEMES = {
     **dict.fromkeys(("postgres", "postgresql", "postgis"), _POSTGRES),
     "cockroachdb": _Scheme(POSTGRESQL, 26257),
     "redshift": _Scheme(POSTGRESQL, 5439),
-    **dict.fromkeys(("mysql", "mysql2", "mysqlgis"), _MYSQL),
+    **dict.fromkeys(("mysql", "mysql2", "mysqlgis", "trilogy"), _MYSQL),
     "mariadb": _MYSQL._replace(kind="MariaDB"),
     **dict.fromkeys(("redis", "valkey"), _REDIS),
     **dict.fromkeys(("rediss", "valkeys", "redis+ssl", "redis+tls"), _REDIS_TLS),
@@ -115,6 +115,12 @@ _URL = re.compile(r"(?:jdbc:)?([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#]*)([^\s?#]*)(
 
 def backing_service(variable: str, url: str) -> BackingService:
     """Return what `variable`, with the value `url`, names. Raises ValueError, whose text holds nothing of the value."""
+    urls = re.split(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)", url.strip())
+    if urls[1:]:  # Celery's way to name the brokers that stand in for each other
+        found = [backing_service(variable, each) for each in urls]
+        if any((each.kind, each.path, each.talk) != (found[0].kind, "", found[0].talk) for each in found):
+            raise ValueError("it names services of several kinds")
+        return found[0]._replace(hosts=tuple(host for each in found for host in each.hosts))
     if re.match(r"sqlite3?:(?!//)", url.strip()):  # sqlite::memory:, sqlite:app.db
         return BackingService(variable, FILE, (), note="a file")
     parts = _split(url)
@@ -359,6 +365,8 @@ def _memcached_talk(url: _Url) -> Talk:
 # --- what may be shown -----------------------------------------------------------------------------------------------
 
 MASK = "***"
+_LOGGED_IN_BY_NAME = (POSTGRESQL, MYSQL, "MariaDB", AMQP, SMTP, MONGODB)
+"""Kinds where what stands alone in front of the @ is a user."""
 _SHOWN_PARAMETERS = re.compile(
     r"(ssl|tls)(mode|negotiation)?|host(addr)?|port|db|dbname|unix_?socket|socket(path)?|charset|encoding|replicaset"
     r"|authsource|connect_?timeout|timeout|pool(_?size)?|retrywrites|family|heartbeat",
@@ -380,12 +388,14 @@ def masked(url: str) -> str:
     rest, semicolon, _ = rest.partition(";")  # parameters as JDBC writes them
     host, slash, path = rest.partition("/")
     user, colon, _ = userinfo.partition(":")
-    # A token as in https://ghp_…@github.com, or a @ far behind the host.
-    is_secret = (not colon and len(user) >= 16) or re.search("[/?#]", user)
+    # A token as in https://ghp_…@github.com or nats://…@host, a password as in redis://…@host; a @ far behind the host.
+    known = SCHEMES.get(_plain(scheme.lower().removeprefix("jdbc:"))[0])
+    is_name = known is not None and known.kind in _LOGGED_IN_BY_NAME and len(user) < 16
+    is_secret = (not colon and not is_name) or re.search("[/?#]", user)
     is_web = scheme.lower() in ("http", "https")
     shown = [
         f"{scheme}://",
-        MASK if is_secret else user,
+        MASK if is_secret and at else user,
         f":{MASK}" if colon else "",
         at,
         host,

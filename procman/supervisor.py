@@ -289,6 +289,12 @@ class Supervisor:
         named = [self.instances[name] for name in restarted if name in self.instances]
         self.restart_instances(instance for instance in named if not instance.is_held)
 
+    def take_times(self, grace_s: float, needs_within_s: float) -> None:
+        """Let these count from now on, as they would have from the start."""
+        self._grace_s, self._needs_within_s = grace_s, needs_within_s
+        if self._dependencies is not None:
+            self._dependencies.wait_at_most(needs_within_s)
+
     def watch_types(self, types: Collection[str]) -> None:
         """Make `types` those that a changed file starts again: the run does not end while one of them is down."""
         self._watched = types

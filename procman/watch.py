@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from procman.loop import Loop
-from procman.patterns import NEVER_WATCHED, base_of, compiled, is_never_watched
+from procman.patterns import NEVER_WATCHED, base_of, compiled, is_glob, is_never_watched
 from procman.records import NamedTuple
 
-STEP_MS = 100  # so long nothing may change before the changes so far are told
+STEP_MS = 100  # so long nothing may change before the changes so far are told; a look takes as long
 MOST_MS = 1600  # and so long they are held back at most
 LOOK_MS = 2000  # how often to look whether a watched directory is still the same, when nothing changes
 ABSENT_WAIT_S = 1.0
+
+# What an editor keeps of a text that is not saved yet, or a lock on it, besides what the package knows: of Emacs, Kate
+# and LibreOffice.
+NOT_SAVED = ("^#.*#$", r"\.kate-swp$", r"^\.~lock\..*#$")
 
 MAX_NEW_FILES = 10_000  # looked for in a directory that has appeared
 MAX_REFUSED_PATHS = 8  # by git, for which it is asked again about the others
@@ -109,8 +114,9 @@ class Watcher:
             _Search(root, self.patterns, self._tell, self._is_over).run()
         except Exception as error:  # whatever the package raises: the run goes on without it
             reason = " ".join(str(error).split()) or type(error).__name__
-            limit = " — raise fs.inotify.max_user_watches" if "limit" in reason else ""
-            self._tell(Change((), (), f"files are not watched: {reason}{limit}", is_end=True))
+            limits = {"limit": "watches", "Too many open files": "instances"}
+            hints = [f" — raise fs.inotify.max_user_{what}" for words, what in limits.items() if words in reason]
+            self._tell(Change((), (), f"files are not watched: {reason}{''.join(hints)}", is_end=True))
         finally:
             os.close(self._thread_fd)
 
@@ -151,6 +157,7 @@ class _Search:
         self._root = root
         self._roots = tuple(dict.fromkeys(f"{path.rstrip('/')}/" for path in (root, os.path.realpath(root))))
         self._expressions = {name: compiled(some) for name, some in patterns.items()}
+        self._named = {pattern for some in patterns.values() for pattern in some if not is_glob(pattern)}
         self._types_below: dict[str, list[str]] = {}  # types by the directories of their patterns
         for name, some in patterns.items():
             for base in dict.fromkeys(map(base_of, some)):
@@ -158,7 +165,8 @@ class _Search:
         self._tell = tell
         self._is_over = is_over
         self._told = "; ".join(f"{name}: {', '.join(some)}" for name, some in patterns.items())
-        self._is_plain = watchfiles.DefaultFilter(ignore_dirs=[])
+        patterns_left_out = (*watchfiles.DefaultFilter.ignore_entity_patterns, *NOT_SAVED)
+        self._is_plain = watchfiles.DefaultFilter(ignore_dirs=[], ignore_entity_patterns=patterns_left_out)
         self._is_wanted = watchfiles.DefaultFilter()
 
     def run(self) -> None:
@@ -188,37 +196,62 @@ class _Search:
         rounds = watchfiles.watch(
             *map(self._absolute, watched),
             watch_filter=None,
-            debounce=MOST_MS,
+            debounce=STEP_MS,
             step=STEP_MS,
-            rust_timeout=LOOK_MS,
+            rust_timeout=STEP_MS,
             yield_on_timeout=True,
             stop_event=_End(self._is_over, on_begun),
             raise_interrupt=False,
             ignore_permission_denied=True,
         )
+        # The package holds changes back only while other files change, too; one may be written for a while.
+        held: set[tuple[Any, str]] = set()
+        tell_s = look_s = 0.0
         for changes in rounds:
-            # Another directory can have the very number of the one that was removed.
-            removed = {path for change, path in changes if change == watchfiles.Change.deleted}
-            gone = [
-                base
-                for base, identity in watched.items()
-                if self._absolute(base) in removed or identity_of(self._absolute(base)) != identity
-            ]
-            self._look_at(changes)
+            now_s = time.monotonic()
+            if not changes and not held and now_s < look_s:
+                continue
+            if changes and not held:
+                tell_s = now_s + MOST_MS / 1000
+            held |= changes
+            gone = self._gone(watched, changes)
+            if held and (gone or not changes or now_s >= tell_s):
+                self._look_at(held)
+                held = set()
             if gone:
                 return known, gone
             known = self._identities()
+            look_s = now_s + LOOK_MS / 1000
         return known, []
+
+    def _gone(self, watched: Mapping[str, Identity], changes: Iterable[tuple[Any, str]]) -> list[str]:
+        """Return which of the directories are not there any more, or others."""
+        import watchfiles
+
+        # Another directory can have the very number of the one that was removed.
+        removed = {path for change, path in changes if change == watchfiles.Change.deleted}
+        return [
+            base
+            for base, identity in watched.items()
+            if self._absolute(base) in removed or identity_of(self._absolute(base)) != identity
+        ]
 
     def _begin(self, known: Mapping[str, Identity], gone: Collection[str]) -> None:
         """Everything is in place: tell so, and what has happened to directories that were another's until now."""
         if self._told:
             self._tell(Change((), (), f"watching files for {self._told}"))
             self._told = ""
+            if ignored := ", ".join(sorted(self._ignored_places())):
+                self._tell(Change((), (), f"git ignores {ignored}: of these only files that it tracks count"))
         for base, identity in self._identities().items():
             is_below = any(base == path or base.startswith(f"{path}/") or not path for path in gone)
             if is_below and base and (identity or known.get(base)):
                 self._tell(Change(tuple(self._types_below[base]), (f"{base}/",)))
+
+    def _ignored_places(self) -> set[str]:
+        """Return the directories that patterns are about, and files that they name, as far as git ignores all of it."""
+        bases = {f"{base}/" for base in self._types_below if base}
+        return (ignored_by_git(self._root, sorted(bases | self._named)) or set()) if is_in_git(self._root) else set()
 
     def _identities(self) -> dict[str, Identity]:
         return {base: identity_of(self._absolute(base)) for base in self._types_below}

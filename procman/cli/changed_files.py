@@ -18,7 +18,8 @@ class ChangedFiles:
         """Raises OSError where the system cannot tell of changes."""
         self._origin = origin
         self._tell = tell
-        self._paths: list[str] = []
+        self._paths: list[str] = []  # of the files that a reload would read, relative to where `start` was called
+        self._optional: list[str] = []  # of those which it can do without
         self._in_force: Mapping[str, bytes] = {}
         self._told: dict[str, bytes | str | None] = {}
         self._watch = SettingsWatch(loop, self._look)
@@ -26,7 +27,9 @@ class ChangedFiles:
 
     def follow(self, app: App) -> None:
         """Take what was read for `app` as what is in force. Raises OSError."""
-        self._paths = _paths(self._origin, app)
+        self._optional = _optional(self._origin, app)
+        read = [path for path in app.texts if path != STDIN_NAME and path not in app.once]
+        self._paths = list(dict.fromkeys((*read, *self._optional)))
         self._in_force = app.texts
         self._told.clear()
         with inside(self._origin.directory_fd):
@@ -57,21 +60,24 @@ class ChangedFiles:
                 self._tell(f"{path} has changed, and cannot be read now: {now}")
             else:
                 (gone if now is None else changed).append(path)
-        for paths, what in ((changed, "changed"), (gone, "gone")):
+        missed = [path for path in gone if path not in self._optional]
+        gone = [path for path in gone if path in self._optional]
+        for paths, one, several in (
+            (changed, "has changed — `procman reload` applies it", "have changed — `procman reload` applies them"),
+            (gone, "is gone — `procman reload` applies it", "are gone — `procman reload` applies it"),
+            (missed, "is gone, and `procman reload` needs it", "are gone, and `procman reload` needs them"),
+        ):
             if paths:
-                verb, it = ("have", "them") if paths[1:] else ("has", "it")
-                verb = verb if what == "changed" else ("are" if paths[1:] else "is")
-                self._tell(f"{listed(paths)} {verb} {what} — `procman reload` applies {it}")
+                self._tell(f"{listed(paths)} {several if paths[1:] else one}")
 
 
-def _paths(origin: Origin, app: App) -> list[str]:
-    """Return the files that a reload would read, there or not, relative to where `start` was called."""
+def _optional(origin: Origin, app: App) -> list[str]:
+    """Return the files that a reload reads if they are there."""
     beside = origin.given.get("root") or os.path.dirname(origin.given.get("procfile") or "")
-    paths = [path for path in app.texts if path != STDIN_NAME and path not in app.once]
-    paths += [os.path.join(beside, name) for name in SETTINGS_FILES]
+    paths = [os.path.join(beside, name) for name in SETTINGS_FILES]
     if not app.settings.env_files and not os.environ.get("PYTHON_DOTENV_DISABLED"):
         paths.append(os.path.join(beside, ".env"))
-    return list(dict.fromkeys(paths))
+    return paths
 
 
 def _now(path: str) -> bytes | str | None:

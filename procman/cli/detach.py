@@ -25,7 +25,7 @@ from procman.control.client import Control, instances_in
 from procman.control.directory import Claim
 from procman.control.protocol import Message
 from procman.errors import EXIT_BUG, EXIT_KILLED, ControlError, OutputFileError, ProcmanError, failure_of
-from procman.events import SYSTEM, Event, Output
+from procman.events import SYSTEM, Event, Notice, Output
 from procman.kernel import flush_standard_streams
 from procman.lifecycle import State
 from procman.loop import Loop, Timer
@@ -170,26 +170,33 @@ class Background:
             append(self._place, lines.encode("utf-8", "replace"))
 
     def watch(self, loop: Loop, supervisor: Supervisor) -> Watch:
-        return Watch(loop, supervisor, lambda: self.send("up"))
+        return Watch(loop, supervisor, lambda: self.send("up"), lambda text: self.send(f"note {text}"))
 
 
 class Watch:
-    """A sink that looks whether all instances are up, and tells it once."""
+    """A sink that looks whether all instances are up, and tells it once; until then, what backing services it takes."""
 
     is_full = False
     is_idle = True
 
-    def __init__(self, loop: Loop, supervisor: Supervisor, on_up: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, supervisor: Supervisor, on_up: Callable[[], None], on_wait: Callable[[str], None]
+    ) -> None:
         self._loop = loop
         self._supervisor = supervisor
         self._on_up = on_up
+        self._on_wait = on_wait
         self._is_told = False
         self._is_look_due = False
         self._timer: Timer | None = None
 
     def write(self, event: Event) -> None:
+        if self._is_told:
+            return
+        if isinstance(event, Notice) and event.name == SYSTEM and event.text.startswith("waiting for "):
+            self._on_wait(event.text)  # it may take a minute, and nobody looks into the log yet
         # The event comes before the change that it tells of.
-        if not self._is_told and not self._is_look_due and type(event) is not Output:
+        if not self._is_look_due and type(event) is not Output:
             self._is_look_due = True
             self._loop.at_turn_end(self._look)
 

@@ -14,11 +14,12 @@ from procman.cli.app import (
     said_of_input,
 )
 from procman.cli.changed_files import listed
-from procman.cli.watching import check_watch
+from procman.cli.start import needed_besides
+from procman.cli.watching import check_watch, watched
 from procman.control.directory import inside
 from procman.errors import ControlError
 from procman.events import Event, Output
-from procman.formation import ALL, resolve_formation
+from procman.formation import ALL, resolve_formation, zeros
 from procman.instance import Instance
 from procman.lifecycle import ENDED, State
 from procman.loop import Loop
@@ -65,6 +66,11 @@ def plan_reload(origin: Origin, old: App, instances: Mapping[str, Instance], oth
     notes = [note for note in said_of_input(app) if note not in said_of_input(old)]
     if fixed:
         notes.append(f"{listed(fixed)} will count from the next start on")
+    at_once = {
+        "needs_within": app.settings.needs_within_s != old.settings.needs_within_s,
+        "watch": watched(app.settings) != watched(old.settings),
+    }
+    notes += [f"{key} counts from now on" for key, has_changed in at_once.items() if has_changed]
     app = app._replace(settings=with_fixed(old.settings, app.settings))
     counts = _counts(origin, old, app, instances, others, notes)
     specs = resolve(app.procfile.types, app.dotenv, counts, app.settings, os.environ)
@@ -108,15 +114,18 @@ def _counts(
 ) -> dict[str, int]:
     """Return the count of each type: what runs, and for types that are new in the Procfile what `start` would say.
 
-    A run that was started for certain types takes no others. Raises ConfigError for a formation that cannot be.
+    A run that was started for certain types takes no others but those that these need. Raises ConfigError for a
+    formation that cannot be.
     """
     there = Counter(i.spec.process_type for i in instances.values() if not i.is_removed)
     known = {entry.name for entry in old.procfile.types}
     counts = {entry.name: 0 for entry in app.procfile.types} if origin.names else _formation(origin, app)
+    counts |= {name: there[name] for name in counts if name in known}
+    unwanted = zeros(*origin.names, *map(origin.options.get, ("formation", "concurrency")), app.settings.formation)
+    needed = needed_besides(app.procfile.types, app.settings, counts, unwanted)
+    counts |= {name: 1 for name in needed if name not in known}
     for name, count in counts.items():
-        if name in known:
-            counts[name] = there[name]
-        elif count and name in others:
+        if name not in known and count and name in others:
             counts[name] = 0
             notes.append(f"{name} runs under procman with pid {others[name]}, and is left to it")
     if app.settings.formation != old.settings.formation:

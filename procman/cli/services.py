@@ -101,8 +101,9 @@ Examples:
 def command(context: click.Context, timeout_s: float, is_json: bool) -> int:
     """List each backing service that the app is attached to, and ask whether it is ready.
 
-    These are the variables that `needs` in procman.toml names, and those of the env files whose value is the URL of a
-    database, cache, queue or mail server. No procman need run. The exit code is 0 if all answer, else 1.
+    These are the variables that `needs` in procman.toml names, and those of its `env` and of the env files whose value
+    is the URL of a database, cache, queue or mail server. No procman need run. The exit code is 0 if all answer,
+    else 1.
     """
     app = load_app(given_of(context))
     for note in said_of_input(app):
@@ -123,7 +124,7 @@ def command(context: click.Context, timeout_s: float, is_json: bool) -> int:
 
 
 def _resources(app: App) -> Iterator[Resource]:
-    """Yield what the types need, and what else the env files name: each variable once for each value that it has."""
+    """Yield what the types need, and what else env files and sections name: each variable once for each value."""
     settings, types = without_needs(app.settings), app.procfile.types
     spec = resolve_one_off(
         ProcessType("", "", SourceRef("command line")), types, app.dotenv, settings, os.environ
@@ -135,9 +136,11 @@ def _resources(app: App) -> Iterator[Resource]:
         for variable in needs.variables:
             value = own_env.get(variable, env.get(variable, ""))
             found.setdefault((variable, value), []).append(name)
-    for variable in app.dotenv:
-        if is_known(env.get(variable, "")):
-            found.setdefault((variable, env[variable]), [])
+    others = [(variable, env.get(variable, "")) for variable in app.dotenv]
+    others += [pair for own in app.settings.processes.values() for pair in own.env.items()]
+    for variable, value in others:
+        if is_known(value):
+            found.setdefault((variable, value), [])
     for (variable, value), needed_by in found.items():
         yield Resource(variable, value, needed_by)
 
@@ -146,6 +149,9 @@ def _ask(resources: Sequence[Resource], timeout_s: float) -> None:
     """Ask all at once, each once, and note what they say."""
     if not resources:
         return
+    if any(resource.service and resource.service.talk and resource.service.talk.tls for resource in resources):
+        import ssl  # noqa: F401 - now, or all would seem to take the time of its import
+
     loop, reaper = Loop(), Reaper()
     left = set(resources)
     begun_s = loop.now()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from procman import kernel, sweep
@@ -39,9 +39,11 @@ if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.cli.detach import Background
     from procman.cli.reloading import Exchange, Plan
     from procman.cli.watching import Watching
+    from procman.config import Settings
     from procman.control.requests import Requests
     from procman.keyboard import Keyboard
     from procman.modes import Modes
+    from procman.procfile import ProcessType
     from procman.reload import Outcome
     from procman.sinks import Sink
     from procman.sinks.console import Target
@@ -105,18 +107,25 @@ def _counts(
             hint = 'name it `release`, or write phase = "release" into its section of procman.toml'
             raise UsageMistake("--release: no process type of the Procfile is for that", hint=hint)
         counts |= {name: counts[name] or 1 for name in asked}
+    brought = needed_besides(types, settings, counts, unwanted)
+    running = running_elsewhere(directory) if brought else {}
+    counts |= {name: 1 for name in brought if name not in running}
+    there = [name for name in brought if name in running]
+    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in there]
+
+
+def needed_besides(
+    types: Sequence[ProcessType], settings: Settings, counts: Mapping[str, int], unwanted: Collection[str]
+) -> list[str]:
+    """Return the types that those of `counts` need and that are not among them, as far as nobody has said `web=0`."""
     if not any(own.needs for own in settings.processes.values()):
-        return counts, []
+        return []
     from procman.needs import closure
     from procman.requirements import needs_by_type
 
     needs = {name: needed.types for name, needed in needs_by_type(types, settings).items()}
     graph = {name: [need for need in needs.get(name, ()) if need not in unwanted] for name in counts}
-    brought = [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
-    running = running_elsewhere(directory) if brought else {}
-    counts |= {name: 1 for name in brought if name not in running}
-    there = [name for name in brought if name in running]
-    return counts, [f"{name} runs already, under procman with pid {running[name]}" for name in there]
+    return [name for name in closure([name for name, count in counts.items() if count], graph) if not counts[name]]
 
 
 def _attached(asked: str, specs: Sequence[ProcessSpec]) -> str:
@@ -458,6 +467,7 @@ class _Run:
 
         self._make_room(plan.counts, plan.specs, notes)
         self._app, self._settings = plan.app, plan.app.settings
+        self._supervisor.take_times(self._settings.grace_s, self._settings.needs_within_s)
         self._types[:] = [entry.name for entry in self._app.procfile.types]
         self._exchange = exchange = Exchange(self._loop, self._supervisor, plan, self._file_limit)
         self._sinks = [*(sink for sink in self._sinks if not isinstance(sink, Exchange)), exchange]

@@ -164,9 +164,11 @@ class Requests:
 
     def _look_up(self, instances: Sequence[Instance], spawns: Mapping[Instance, int] | None = None) -> Message | None:
         """Tell whether all are up, each spawned more often than `spawns` says."""
-        failed = [instance.spec.name for instance in instances if instance.state in (State.FAILED, State.LOST)]
+        failed = [instance for instance in instances if instance.state in (State.FAILED, State.LOST)]
         if failed:
-            return {"error": f"{', '.join(failed)} did not come up", "code": EXIT_KILLED}
+            names = ", ".join(instance.spec.name for instance in failed)
+            reasons = dict.fromkeys(_why_never_ready(instance, False).removeprefix("failed: ") for instance in failed)
+            return {"error": f"{names} did not come up: {'; '.join(reasons)}", "code": EXIT_KILLED}
         stopped = [i.spec.name for i in instances if i.state is State.EXITED and not i.is_wanted]
         if stopped and not self._supervisor.is_ending:
             verb = "was" if len(stopped) == 1 else "were"

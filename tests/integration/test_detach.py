@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -56,6 +57,15 @@ def stat_of(pid: int) -> list[str]:
 
 
 # --- from start to end ---
+
+
+def test_what_is_waited_for_is_told_to_who_waits(app: App) -> None:
+    app(f"web: {SLEEP}\n", dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n", procman__toml="[process.web]\nneeds = ['U']\n")
+    run = app.start("--detach")
+    run.wait_err(r"^waiting for U \(TCP at 127\.0\.0\.1:\d+\): connection refused$")
+    with socket.create_server(("127.0.0.1", app.port + 9)):
+        assert run.wait_command() == 0, run.failure("not started")
+    quit_of(app)
 
 
 def test_a_life_in_the_background(app: App) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -60,10 +60,10 @@ def test_nothing_to_do(app: App) -> None:
 def test_a_changed_command_restarts_its_type_alone(app: App) -> None:
     run = started(app)
     worker = run.pid_of("worker.1")
-    app(TWO.replace("1000", "1001", 1))
+    app(TWO.replace("exec", "echo new; exec", 1))
     asked = app.call("reload")
     assert (asked.code, asked.text) == (0, f"web.1 ready, pid {second_pid(run, 'web.1')}, port {app.port}\n")
-    assert Path(f"/proc/{run.pid_of('web.1')}/cmdline").read_bytes().endswith(b"1001\0")
+    run.wait_output("new", "web.1")
     assert run.pid_of("worker.1") == worker
     assert app.call("reload").text == "nothing to do\n"
     run.signal(signal.SIGTERM)
@@ -150,6 +150,21 @@ def test_the_formation_counts_for_types_that_are_new(app: App) -> None:
     assert set(states(app)) == {"web.1", "worker.1", "worker.2", "clock.1", "clock.2"}
 
 
+@pytest.mark.parametrize("arguments", [(), ("web",)])
+def test_a_new_type_that_another_needs_starts_before_it(app: App, arguments: tuple[str, ...]) -> None:
+    """As `start` would bring it, whatever the formation says."""
+    app(procman__toml="formation = 'web=1'\n")
+    run = started(app, f"web: {SLEEP}\n", *arguments, names=("web.1",))
+    sections = "[process.web]\nneeds = ['assets']\nenv = {A = '1'}\n[process.assets]\nready = {completed = true}\n"
+    app(f"web: {SLEEP}\nassets: true\nidle: {SLEEP}\n", procman__toml=f"formation = 'web=1'\n{sections}")
+    asked = app.call("reload")
+    assert asked.code == 0, asked.failure("wrong code")
+    second_pid(run, "web.1")
+    order = [(seen.event, seen.name) for seen in run.events]
+    assert ("started", "web.1") in order[order.index(("exited", "assets.1")) :]
+    assert states(app) == {"web.1": "ready", "assets.1": "exited"}
+
+
 def test_options_may_name_types_that_are_gone(app: App) -> None:
     started(app, TWO, "-m", "web=1,worker=1", "--can-die", "worker", "--restart", "worker", names=("web.1", "worker.1"))
     app(f"web: {SLEEP}\n")
@@ -160,12 +175,12 @@ def test_options_may_name_types_that_are_gone(app: App) -> None:
 def test_what_was_stopped_stays_down(app: App) -> None:
     run = started(app)
     assert app.call("stop", "web").code == 0
-    app(TWO.replace("1000", "1001"))
+    app(TWO.replace("exec", "echo new; exec"))
     asked = app.call("reload")
     assert asked.lines[1:] == ["web.1 stays down with new settings", ""]
     assert count(run, "started", "web.1") == 1
     assert app.call("restart", "web").code == 0
-    assert Path(f"/proc/{second_pid(run, 'web.1')}/cmdline").read_bytes().endswith(b"1001\0")
+    run.wait_output("new", "web.1")
 
 
 def test_one_that_does_not_come_up(app: App) -> None:
@@ -450,7 +465,9 @@ def test_a_changed_file_is_told_once(app: App) -> None:
     assert app.call("reload").code == 0
     app.write("Procfile", f"{TWO}# new\n")
     run.wait_notice("^Procfile has changed")
+    (app.root / "Procfile").unlink()
     assert len(own_files(run)) == 5
+    run.wait_notice("^Procfile is gone, and `procman reload` needs it$")
 
 
 def test_a_change_before_anybody_looked_and_one_taken_back(app: App) -> None:
@@ -502,7 +519,8 @@ def test_patterns_to_watch_that_come_and_go(app: App) -> None:
     app.write("a.py", "")
     second_pid(run, "web.1")
     app(procman__toml='[process.worker]\nwatch = ["*.py"]\n')
-    assert app.call("reload").code == 0
+    asked = app.call("reload")
+    assert (asked.code, asked.err_text) == (0, "watch counts from now on\n")
     run.wait_notice("^watching files for worker")
     app.write("a.py", "new")
     second_pid(run, "worker.1")
@@ -556,6 +574,29 @@ def test_one_that_waits_for_what_it_does_not_need_any_more(app: App) -> None:
     run.wait_for("ready", "web.1")
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
+
+
+def test_how_long_a_service_is_waited_for(app: App) -> None:
+    needs = '[process.web]\nneeds = ["U"]\n'
+    run = app(TWO, dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n", procman__toml=f'needs_within = "inf"\n{needs}').start()
+    run.wait_notice("waiting for U")
+    app(procman__toml=f'needs_within = "100ms"\n{needs}')
+    asked = app.call("reload")
+    assert asked.err_text.startswith("needs_within counts from now on\n")
+    run.wait_notice(r"web\.1 cannot start: U \(.*\) did not answer within 0\.1 s")
+    assert run.wait() == 75
+
+
+def test_one_whose_service_does_not_answer(app: App) -> None:
+    needs = 'needs_within = "100ms"\n[process.web]\nneeds = ["U"]\non_exit = "ignore"\n'
+    app(dotenv=f"U=tcp://127.0.0.1:{app.port + 9}\n")
+    started(app)
+    app(procman__toml=needs)
+    assert app.call("reload").code == 0
+    asked = app.call("restart", "web")
+    assert asked.code == 1
+    why = r"cannot start: U \(TCP at .*\) did not answer within 0\.1 s: connection refused"
+    assert re.fullmatch(rf"web\.1 did not come up: {why}\n", asked.err_text)
 
 
 def test_one_that_waits_for_a_service_at_a_wrong_address(app: App) -> None:

@@ -143,7 +143,7 @@ def test_values_come_from_where_processes_get_them(app: App, serve: Serve) -> No
         dotenv="REDIS_URL=redis://nowhere.invalid\n",
         procman__toml=(
             '[process.web]\nneeds = ["REDIS_URL", "OTHER"]\n'
-            f'[process.worker]\nneeds = ["REDIS_URL"]\nenv = {{ REDIS_URL = "{url}/7" }}\n'
+            f'[process.worker]\nneeds = ["REDIS_URL"]\nenv = {{ REDIS_URL = "{url}/7", CACHE_URL = "{url}/8" }}\n'
         ),
     )
     app.write("other.env", f"REDIS_URL={url}/1\n")
@@ -154,6 +154,7 @@ def test_values_come_from_where_processes_get_them(app: App, serve: Serve) -> No
         ("REDIS_URL", f"{url}/1", ["web"]),
         ("OTHER", f"{url}/2", ["web"]),
         ("REDIS_URL", f"{url}/7", ["worker"]),
+        ("CACHE_URL", f"{url}/8", []),
     ]
     run = app.call("services", "--json", "--no-override", env={"REDIS_URL": f"{url}/3", "OTHER": f"{url}/2"})
     assert run.code == 0, run.failure("wrong code")

@@ -7,6 +7,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,17 @@ def test_a_thousand_files_are_one_restart(app: App) -> None:
     assert count(run, "stopping", "web.1") == 1
 
 
+def test_a_file_that_is_written_for_a_while_is_one_restart(app: App) -> None:
+    run = watching(app, web=["bundle.js"], worker=["last"])
+    end_s = time.monotonic() + 1.0
+    while time.monotonic() < end_s:
+        app.write("bundle.js", "all of it")
+    run.wait_for("stopping", "web.1")
+    app.write("last", "")
+    wait_restarts(run, "worker.1", 1)
+    assert count(run, "stopping", "web.1") <= 2  # on a busy machine the writing may have paused
+
+
 def test_new_directories_are_watched(app: App) -> None:
     run = watching(app, web=["**/*.py"])
     (app.root / "pkg/deep").mkdir(parents=True)
@@ -162,6 +175,14 @@ def test_what_git_ignores_is_ignored(app: App) -> None:
 
 
 @needs_git
+def test_patterns_for_what_git_ignores_are_told(app: App) -> None:
+    git(app, "init", "-q")
+    app.write(".gitignore", "/build/\n*.log\n")
+    run = watching(app, web=["build/**/*.js", "src/**", "a.log", "*.py"])
+    run.wait_notice("^git ignores a.log, build/: of these only files that it tracks count$")
+
+
+@needs_git
 def test_a_path_that_git_refuses_hides_no_other(app: App) -> None:
     git(app, "init", "-q")
     app.write(".gitignore", "*.log\n")
@@ -177,6 +198,8 @@ def test_a_path_that_git_refuses_hides_no_other(app: App) -> None:
 def test_without_git_the_usual_directories_are_ignored(app: App) -> None:
     run = watching(app, web=["**"])
     for name in ("node_modules/a/b.js", "__pycache__/a.pyc", ".git/index", ".procman/x", "a.py~", ".a.py.swp"):
+        app.write(name, "")
+    for name in ("#a.py#", "sub/.a.py.kate-swp", ".~lock.a.odt#"):  # nothing was saved
         app.write(name, "")
     app.write("seen.py", "")
     wait_restarts(run, "web.1", 1)
@@ -283,3 +306,16 @@ def test_the_end_in_the_middle_of_changes(app: App) -> None:
     run.signal(signal.SIGTERM)
     assert run.wait() == 0
     assert "nothing is left running" in run.notices()[-1]
+
+
+def test_no_inotify_instance_is_left(app: App) -> None:
+    limited = ("unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"', "sh")
+    try:
+        subprocess.run([*limited, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user namespace can be made here")
+    app(TWO, procman__toml="[process.web]\nwatch = ['*.py']\n")
+    run = app.spawn([*limited, sys.executable, "-m", "procman", "start", "-p", str(app.port)], has_events=True)
+    run.wait_notice("^files are not watched: .* — raise fs.inotify.max_user_instances$")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0

@@ -141,6 +141,14 @@ def test_names_of_others(name: str) -> None:
         ("a://u:hunter2@h,b://v:hunter2@i", f"a://u:{MASK}@h,b://v:{MASK}@i"),
         ("x a://u:hunter2@h y", f"x a://u:{MASK}@h y"),
         ("https://ghp_0123456789abcdef@github.com/x", f"https://{MASK}@github.com/x"),
+        ("redis://hunter2@host/0", f"redis://{MASK}@host/0"),
+        ("nats://hunter2@host:4222", f"nats://{MASK}@host:4222"),
+        ("postgres://u@host/db", "postgres://u@host/db"),
+        ("jdbc:mysql://h/db?user=u&password=hunter2&x=1", f"jdbc:mysql://h/db?user=u&password={MASK}&x=1"),
+        ("jdbc:sqlserver://h:1;pwd=hunter2;x=1", f"jdbc:sqlserver://h:1;pwd={MASK};x=1"),
+        ("https://h/b?X-Amz-Signature=hunter2", f"https://h/b?X-Amz-Signature={MASK}"),
+        ("host=h password='hunter 2' dbname=x", f"host=h password={MASK} dbname=x"),
+        ("-Dtrust.password=hunter2 --api-key=hunter2 -Xkey=1", f"-Dtrust.password={MASK} --api-key={MASK} -Xkey=1"),
         ("-----BEGIN RSA PRIVATE KEY-----\nhunter2\n", MASK),
         ("http://localhost:3000/@vite", "http://localhost:3000/@vite"),
         ("http://host:80/?mail=a@b", "http://host:80/?mail=a@b"),
@@ -153,7 +161,9 @@ def test_values_with_a_secret_inside(value: str, shown: str) -> None:
     assert masked("X", value) == shown
 
 
-@pytest.mark.parametrize("piece", ["://x:", "://", "://a:b@", "://a:" + "b" * 300, "@", "://x:1/"])
+@pytest.mark.parametrize(
+    "piece", ["://x:", "://", "://a:b@", "://a:" + "b" * 300, "@", "://x:1/", "a-", "a=", "a='", "-"]
+)
 def test_masking_ends_soon(piece: str) -> None:
     before = time.monotonic()
     masked("X", piece * (130_000 // len(piece)))

@@ -171,6 +171,8 @@ BOUND = {
     "puma -b 'ssl://0.0.0.0:9292?key=a&cert=b'": 9292,
     "env A=1 rails s -p 3000": 3000,
     "gunicorn app:app -b 0.0.0.0:8000": 8000,
+    "gunicorn app:app -b ${HOST:-0.0.0.0}:8000": 8000,
+    "gunicorn app:app --bind=$HOST:8000": 8000,
     "gunicorn app:app --bind=:8000": 8000,
     "gunicorn -b '[::]:8000' app:app": 8000,
     "uvicorn app:app --host 0.0.0.0 --port 8000": 8000,

@@ -45,11 +45,12 @@ URLS = [
     ("postgresql:///name?host=::1", "PostgreSQL", "[::1]:5432", ""),
     ("postgresql://u@%2Frun%2Fpg:6/name", "PostgreSQL", "/run/pg/.s.PGSQL.6", ""),
     ("postgresql:///name?host=@pg", "PostgreSQL", "@pg/.s.PGSQL.5432", ""),
-    ("postgresql:///name", "PostgreSQL", LIBPQ_SOCKET, ""),
-    ("postgresql://", "PostgreSQL", LIBPQ_SOCKET, ""),
+    ("postgresql:///name", "PostgreSQL", f"{LIBPQ_SOCKET},localhost:5432", ""),
+    ("postgresql://", "PostgreSQL", f"{LIBPQ_SOCKET},localhost:5432", ""),
     ("mysql://u:p@db/name", "MySQL", "db:3306", ""),
     ("mysql2://u:p@db/name?encoding=utf8", "MySQL", "db:3306", ""),
     ("mysql+pymysql://u:p@db/name", "MySQL", "db:3306", ""),
+    ("trilogy://u:p@db/name", "MySQL", "db:3306", ""),
     ("mariadb://db", "MariaDB", "db:3306", ""),
     ("mysql:///name", "MySQL", "localhost:3306", ""),
     ("mysql://u:p@localhost/name?unix_socket=/run/mysqld/mysqld.sock", "MySQL", "/run/mysqld/mysqld.sock", ""),
@@ -72,6 +73,8 @@ URLS = [
     ("amqp://", "AMQP", "localhost:5672", ""),
     ("pyamqp://guest@mq//", "AMQP", "mq:5672", ""),
     ("amqps://mq", "AMQP", "mq:5671", "first"),
+    ("amqp://u:p@a:1//;amqp://u:p@b//", "AMQP", "a:1,b:5672", ""),
+    ("amqps://u:p@a;amqps://u:p@b", "AMQP", "a:5671,b:5671", "first"),
     ("beanstalkd://q", "Beanstalkd", "q:11300", ""),
     ("beanstalk://q:1", "Beanstalkd", "q:1", ""),
     ("smtp://u:p@mail", "SMTP", "mail:25", ""),
@@ -188,6 +191,7 @@ WRONG = [
     (f"{SECRET}://h/x", "not known"),
     (f"nats://{SECRET}", "not known"),
     (f"postgresql:///x?host=h&port={SECRET}", "port"),
+    (f"amqp://u:{SECRET}@a//;redis://:{SECRET}@b", "several kinds"),
 ]
 
 
@@ -326,6 +330,12 @@ def test_any_text_is_a_service_or_an_error_for_people(text: str, start: str) -> 
     [
         ("postgres://u:p@db/name?sslmode=require", "postgres://u:***@db/name?sslmode=require"),
         ("postgres://u@db/name", "postgres://u@db/name"),
+        ("jdbc:mysql://u@db/name", "jdbc:mysql://u@db/name"),
+        ("postgresql+psycopg://u@db/name", "postgresql+psycopg://u@db/name"),
+        ("redis://p@db/0", "redis://***@db/0"),  # Lettuce takes it for the password
+        ("nats://token@db:4222", "nats://***@db:4222"),
+        ("https://token@h", "https://***@h"),
+        ("amqp://u:p@a//;amqp://u:q@b//", "amqp://u:***@b//"),
         ("redis://:p@db:1/0", "redis://:***@db:1/0"),
         ("redis://u:p@w@db", "redis://u:***@db"),
         ("redis://u:p/w@db/0", "redis://u:***@db/0"),
