@@ -567,6 +567,10 @@ class Supervisor:
     def _on_leader_exit(self, instance: Instance, status: ExitStatus) -> None:
         instance.status = status
         assert instance.process is not None
+        if instance.state is State.STARTING and self._health is not None and not self.is_ending:
+            if instance.feed is not None and self._multiplexer is not None:
+                self._multiplexer.drain(instance.feed)  # its last words may say that it is ready
+            self._health.on_end(instance)
         if not self._is_anything_left(instance):
             self._on_gone(instance)
             return

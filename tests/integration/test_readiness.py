@@ -103,6 +103,25 @@ def test_the_one_line_that_says_where_all_are(app: App) -> None:
     assert len([text for text in run.notices() if text.startswith("all ready")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("section", "steps", "is_told"),
+    [
+        ("ready = { port = true }", ("listen",), True),
+        ("ready = { log = 'up' }", ("listen", "say:up"), True),
+        ("ready = { log = 'up' }", ("say:up",), False),
+        ("needs = ['worker']", (), False),
+    ],
+)
+def test_the_address_of_a_web_whose_command_does_not_name_the_port(
+    app: App, section: str, steps: tuple[str, ...], is_told: bool
+) -> None:
+    serve = app.child("serve", *steps, "pause")
+    run = app(f"web: {serve}\nworker: {SLEEP}", procman__toml=toml(web=section)).start()
+    told = run.wait_notice("^all ready after ").text
+    assert told.endswith(f": web.1 http://localhost:{app.port}") == is_told
+    stop(run)
+
+
 def test_each_instance_says_so_for_itself(app: App) -> None:
     """NOTIFY_SOCKET is another one for each of them."""
     gates = [app.fifo(f"gate.web.{number}") for number in (1, 2, 3)]
@@ -138,6 +157,7 @@ def test_without_a_word_it_is_ready_at_once(app: App) -> None:
         ('command = "sleep 1000", timeout = "100ms"', ("pause",), "its command took longer than 0.1 s"),
         ("notify = true", ("pause",), "it has not sent READY=1"),
         ("notify = true", ("notify:STATUS=3 of 7", "pause"), "3 of 7"),
+        ("completed = true", ("pause",), "it has not ended"),
     ],
 )
 def test_an_instance_that_is_not_ready_in_time(app: App, section: str, steps: tuple[str, ...], reason: str) -> None:
@@ -166,6 +186,36 @@ def test_not_ready_in_time_counts_as_a_failure_for_restart(app: App) -> None:
 def test_one_that_ends_before_it_is_ready_has_its_own_code(app: App) -> None:
     run = app("web: exit 7", procman__toml=toml(web="ready = { port = true }")).start()
     assert run.wait() == 7
+
+
+@pytest.mark.parametrize("section", ["ready = { port = true }", "ready = { log = 'up' }", "ready = { notify = true }"])
+def test_one_that_ends_well_before_it_is_ready_has_failed(app: App, section: str) -> None:
+    """What needs it would find nobody there."""
+    sections = toml(web='needs = ["db"]', db=f'{section}\non_exit = "ignore"')
+    run = app(f"web: {SLEEP}\ndb: echo gone", procman__toml=sections).start()
+    assert run.wait() == 75
+    assert any(text.startswith("ended before it was ready: ") for text in run.notices())
+    assert last_line(run) == "web.1 cannot start: db.1 has failed; nothing is left running"
+    assert run.wait_for("exited", "db.1").code == 0
+    assert not [event for event in run.events if event.is_("started", "web.1") or event.is_("ready", "db.1")]
+
+
+def test_one_that_leaves_its_work_to_others_before_it_is_ready_has_failed(app: App) -> None:
+    run = app(f"web: {SLEEP} & exit 0", procman__toml=toml(web="ready = { log = 'up' }")).start()
+    assert run.wait() == 75
+    assert last_line(run).startswith("web.1 ended before it was ready: no line of its output matches")
+
+
+@pytest.mark.parametrize("kind", ["log", "notify"])
+def test_the_last_words_of_one_that_ends_count(app: App, kind: str) -> None:
+    command = {"log": "printf up", "notify": app.child("serve", "notify:READY=1")}[kind]
+    probe = {"log": "{ log = '^up$' }", "notify": "{ notify = true }"}[kind]
+    sections = toml(web='needs = ["db"]', db=f'ready = {probe}\non_exit = "ignore"')
+    run = app(f"web: {SLEEP}\ndb: {command}", procman__toml=sections).start()
+    run.wait_for("ready", "web.1")
+    run.wait_for("exited", "db.1")
+    assert order(run, ("ready", "db.1"), ("exited", "db.1"))[0] == ("ready", "db.1")
+    stop(run)
 
 
 def test_a_stop_while_it_is_asked(app: App) -> None:

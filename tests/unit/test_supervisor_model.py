@@ -227,6 +227,9 @@ class MadeUpProber:
         self.on_ready = on_ready
         self.is_open = True
 
+    def hear_out(self) -> None:
+        pass
+
     def close(self) -> None:
         self.is_open = False
 
