@@ -64,7 +64,8 @@ def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
         # At the end of the text it names no line.
         numbers = [int(number) for number in re.findall("[0-9]+", place)] or [text.rstrip("\n").count("\n") + 1]
         source = SourceRef(path, *numbers[:2])
-        return SettingsFile(path, {}, problems=(Problem(REFUSED, f"not TOML: {what}", source),))
+        problem = Problem(REFUSED, f"not TOML: {what}", source, _toml_hint(what, text, *numbers[:2]))
+        return SettingsFile(path, {}, problems=(problem,))
     except (ValueError, RecursionError):  # a number of 5,000 digits, or as many brackets
         return SettingsFile(path, {}, problems=(Problem(REFUSED, "not TOML that can be read", SourceRef(path)),))
     lines = _toml_lines(text)
@@ -74,6 +75,24 @@ def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
             source = _source(path, lines, inside[:at])
             return SettingsFile(path, {}, problems=(Problem(REFUSED, f"{key} is no table", source),))
     return _settings_of(table, path, lines, inside)
+
+
+_IN_QUOTES = 'text stands in quotes, and so does a time such as "10s"'
+_IN_ONE_LINE = "{ … } stands in one line, with no comma at its end; for more write a section, as in [process.web.ready]"
+_TOML_HINTS = {
+    "Invalid value": _IN_QUOTES,
+    "Expected newline or end of document": _IN_QUOTES,
+    "Unescaped '\\'": "write the text in single quotes",
+    "Unclosed inline table": _IN_ONE_LINE,
+}
+
+
+def _toml_hint(what: str, text: str, line: int, column: int = 0) -> str:
+    """Return what to do, for the mistakes that are made most."""
+    if what.startswith("Invalid initial character for a key part"):
+        found = text.split("\n")[line - 1][column - 1 : column] if column else "?"
+        return _IN_ONE_LINE if found in ("", "}") else ""
+    return next((hint for start, hint in _TOML_HINTS.items() if what.startswith(start)), "")
 
 
 _Lines = Mapping[tuple[str, ...], int]

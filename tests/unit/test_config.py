@@ -290,6 +290,23 @@ def test_toml_that_is_none() -> None:
     assert said("port = 1".encode("utf-16"))[0].startswith("procman.toml: the file is UTF-16")
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("ready = {\n port = true\n}", "stands in one line"),
+        ("ready = { port = true, within = '1s', }", "stands in one line"),
+        ("ready = { port = true\n}", "stands in one line"),
+        (r'ready = { log = "on .*:\d+" }', "single quotes"),
+        ("grace = 10s", "in quotes"),
+        ("grace = ten", "in quotes"),
+    ],
+)
+def test_toml_that_is_often_mistaken_has_a_hint(line: str, hint: str) -> None:
+    [told] = said(f"port = 1\n[process.web]\n{line}\n")
+    assert told.startswith("procman.toml:3:")
+    assert hint in told.partition(" — ")[2]
+
+
 def test_pyproject() -> None:
     text = "[project]\nname = 'x'\nport = 1\n\n[tool.procman]\nport = 7000\n[tool.procman.process.web]\ngrace = 1\n"
     file = parse_settings(text.encode(), "dir/pyproject.toml")
