@@ -291,6 +291,58 @@ def test_who_needs_another_starts_behind_it_and_stops_before_it(app: App) -> Non
     ]
 
 
+def test_a_restart_of_both_stops_and_starts_in_order(app: App) -> None:
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {app.child('signals')}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]', db=DB))
+    run = app.start()
+    run.wait_notice("^all ready")
+    for words in (("--all",), ("db", "web")):
+        seen = len(run.events)
+        assert app.call("restart", *words).code == 0
+        run.wait_until(lambda: [e.name for e in run.events[seen:] if e.is_("ready")] == ["db.1", "web.1"], "both ready")  # noqa: B023
+        names = ("started", "ready", "stopping", "exited")
+        assert [(e["event"], e.name) for e in run.events[seen:] if e["event"] in names] == [
+            ("stopping", "web.1"),
+            ("exited", "web.1"),
+            ("stopping", "db.1"),
+            ("exited", "db.1"),
+            ("started", "db.1"),
+            ("ready", "db.1"),
+            ("started", "web.1"),
+            ("ready", "web.1"),
+        ]
+    stop(run)
+
+
+def test_who_is_down_waits_for_the_return_of_what_it_needs(app: App) -> None:
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {SLEEP}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]', db=DB))
+    run = app.start()
+    run.wait_notice("^all ready")
+    assert app.call("stop", "web").code == 0
+    seen = len(run.events)
+    assert app.call("restart", "--all").code == 0
+    run.wait_until(lambda: any(e.is_("started", "web.1") for e in run.events[seen:]), "web started")
+    started = [e.name for e in run.events[seen:] if e.is_("started")]
+    assert started == ["db.1", "web.1"]
+    stop(run)
+
+
+def test_a_stop_behind_a_restart_leaves_both_down(app: App) -> None:
+    """What was kept for its restart is not begun anew, nor killed by a second word."""
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {app.child('term_ignore')}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]\ngrace = "1s"', db=DB))
+    run = app.start()
+    run.wait_output("ignoring", "web.1")
+    assert app.call("restart", "--all", "--timeout", "100ms").code == 1
+    assert app.call("stop", "--all").code == 0
+    assert [e.name for e in run.events if e.is_("started")] == ["db.1", "web.1"]
+    run.wait_until(lambda: any(e.is_("exited", "db.1") for e in run.events), "db gone")
+    assert run.wait_for("exited", "db.1").signum == 0
+    run.signal(signal.SIGTERM)
+    run.wait()
+
+
 def test_a_chain_of_three_with_several_instances(app: App) -> None:
     a, b, c = (app.child("serve", "listen", "say:up", "pause") for _ in range(3))
     sections = toml(a='needs = ["b"]\n' + DB, b='needs = ["c"]\n' + DB, c=DB)
