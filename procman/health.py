@@ -56,7 +56,9 @@ class Health:
         try:
             instance.notify = NotifySocket(self._loop, self._run_id, instance.spec.name)
         except OSError as error:
-            self._tell(instance.spec.name, f"no socket for its notifications: {os.strerror(error.errno or 0).lower()}")
+            place, reason = sweep.socket_directory(self._run_id), os.strerror(error.errno or 0).lower()
+            text = f"no socket for its notifications: {place}: {reason} — TMPDIR names the directory"
+            self._tell(instance.spec.name, text)
             return {}
         return encoded({"NOTIFY_SOCKET": instance.notify.address})
 
@@ -152,7 +154,7 @@ def _reason(instance: Instance) -> str:
     """Return why it is not ready, to stand behind what is said of that."""
     asked = instance.prober or instance.notify
     is_by_end = instance.spec.ready is not None and instance.spec.ready.is_by_end
-    reason = "it has not ended" if is_by_end else asked.reason if asked is not None else ""
+    reason = "it has not ended" if is_by_end else asked.reason if asked is not None else "it has no NOTIFY_SOCKET"
     return f": {reason}" if reason else ""
 
 

@@ -171,6 +171,17 @@ def test_an_instance_that_is_not_ready_in_time(app: App, section: str, steps: tu
     assert not [event for event in run.events if event.is_("ready", "web.1")]
 
 
+def test_no_place_for_the_socket_of_notifications(app: App) -> None:
+    app.env["TMPDIR"] = "/tmp/is-not-there"
+    section = 'ready = { notify = true, within = "100ms" }'
+    run = app(f"web: {SLEEP}", procman__toml=toml(web=section)).start()
+    assert run.wait() == 75
+    told = run.wait_notice("^no socket for its notifications: ").text
+    assert "is-not-there/procman-" in told
+    assert "TMPDIR" in told
+    assert last_line(run) == "web.1 was not ready within 0.1 s: it has no NOTIFY_SOCKET; nothing is left running"
+
+
 def test_not_ready_in_time_counts_as_a_failure_for_restart(app: App) -> None:
     """The second time it is quicker."""
     command = f"if test -e there; then {app.child('serve', 'listen', 'pause')}; else touch there; {SLEEP}; fi"
