@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from procman.errors import (
@@ -59,7 +59,7 @@ class ProcessSettings(NamedTuple):
     needs: tuple[str, ...] | None = None  # process types, and variables that name backing services
     watch: tuple[str, ...] = ()  # patterns of files, relative to the root
     phase: str | None = None  # "release": runs to its end before the rest, and only when asked
-    sources: Mapping[str, SourceRef] = NOTHING  # of each field that was given
+    sources: Mapping[str, SourceRef] = NOTHING  # of each field that was given, and of each `env.NAME`
 
     def source_of(self, field: str) -> SourceRef:
         """Return the line that says `field`."""
@@ -218,9 +218,12 @@ def _signal(value: Any) -> int:
     return int(signal.Signals(_exactly(int, value)))
 
 
+VARIABLE = "[A-Za-z_][A-Za-z0-9_.]*"
+
+
 def _variables(value: Any) -> Mapping[str, str]:
     for name, text in _exactly(dict, value).items():
-        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_.]*", name) or "\0" in _exactly(str, text):
+        if not re.fullmatch(VARIABLE, name) or "\0" in _exactly(str, text):
             raise ValueError
     return dict(value)
 
@@ -259,6 +262,7 @@ _FILE = _Kind("a file inside the root", _inside_root, _inside_root)
 _ON_EXIT = _one_of("stop", "fail", "ignore")
 _NAMES = _Kind('a list of process types and variables, such as ["DATABASE_URL", "assets"]', _words, _listed)
 _PATTERNS = _Kind('a list of patterns of files inside the root, such as ["**/*.py", "templates/**"]', _words, _patterns)
+VARIABLES_OF_TYPE = _Kind("a table of NAME = string", str, _variables)
 PROBE = _Kind("a table", str, str)  # never read as it is: probe_settings.py knows how
 
 
@@ -301,7 +305,7 @@ PROCESS_SETTINGS: Mapping[str, Setting] = {
         "success_codes", _Kind("a list of exit codes from 0 to 255, such as [143]", _codes, _codes)
     ),
     "stop_signal": Setting("stop_signal", _Kind('a signal such as "INT"', _signal, _signal)),
-    "env": Setting("env", _Kind("a table of NAME = string", str, _variables)),
+    "env": Setting("env", VARIABLES_OF_TYPE),
     "ready": Setting("ready", PROBE),
     "liveness": Setting("liveness", PROBE),
     "needs": Setting("needs", _NAMES),
@@ -378,7 +382,7 @@ def with_dotenv(settings: Settings, dotenv: Mapping[str, _Sourced], caller: Mapp
 def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
     """Return the process types that `settings` name and the Procfile, with types `names`, does not have.
 
-    And those among them that need each other in a circle.
+    And those among them that need each other in a circle, and variables of theirs that count for nothing.
     """
     known = list(names)
     types = set(known)
@@ -388,6 +392,10 @@ def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
         for word in getattr(settings, field)
         if word != "all" or field != "restart"
     ]
+    if not settings.origin("formation").startswith("-"):  # else formation.py tells it, with all else wrong there
+        words = (settings.formation or "").split(",")
+        counted = [name for word in words if (name := word.partition("=")[0].strip()) not in ("", "all")]
+        listed += [(name, SourceRef(settings.origin("formation"))) for name in counted]
     sections = [(name, process.source) for name, process in settings.processes.items()]
     needs = [
         (need, process.source_of("needs"))
@@ -402,7 +410,19 @@ def name_problems(settings: Settings, names: Iterable[str]) -> list[Problem]:
             if name not in types
         ),
         *_circles(settings.processes, known),
+        *_idle_variables(settings),
     ]
+
+
+def _idle_variables(settings: Settings) -> Iterator[Problem]:
+    own = {"PS", "PWD", "HONCHO_PROCESS_NAME", "FOREMAN_WORKER_NAME", *IDENTITY}
+    own |= {"PORT"} if settings.base_port is not None else set()
+    for process in settings.processes.values():
+        for name in process.env:
+            if name in own:
+                text = f"env: {name} tells an instance who it is, so this counts for nothing"
+                hint = "procman gives each its own port" if name == "PORT" else ""
+                yield Problem(WARNING, text, process.source_of(f"env.{name}"), hint)
 
 
 def is_variable(need: str) -> bool:

@@ -40,7 +40,7 @@ class Dependencies:
         self._tell = tell
         self._waiting: dict[Instance, set[BackingService]] = {}  # and what has not answered yet
         self._asked: dict[BackingService, _Asked] = {}
-        self._kept: dict[Instance, None] = {}  # to be stopped when those are gone that need them
+        self._kept: dict[Instance, Input] = {}  # to be stopped, or restarted, when those are gone that need them
         self._is_due = False
 
     # --- starting ---
@@ -48,7 +48,7 @@ class Dependencies:
     def await_needs(self, instance: Instance) -> None:
         """Let `instance` start as soon as all it needs is there: at once, or in a later turn of the loop."""
         services = set(instance.spec.services)
-        missing = [name for name in instance.spec.needs if not _are_ready(self._of_type(name))]
+        missing = [name for name in instance.spec.needs if not self._are_ready(self._of_type(name))]
         if not services and not missing:
             self._apply(instance, Input.NEEDS_READY)
             return
@@ -63,7 +63,7 @@ class Dependencies:
         """Return what `instance` waits for: process types and variables."""
         if instance not in self._waiting:
             return []
-        types = [name for name in instance.spec.needs if not _are_ready(self._of_type(name))]
+        types = [name for name in instance.spec.needs if not self._are_ready(self._of_type(name))]
         return types + [service.variable for service in instance.spec.services if service in self._waiting[instance]]
 
     def look_later(self) -> None:
@@ -89,12 +89,20 @@ class Dependencies:
             failed = [i for needed in needs for i in needed if i.state in (State.FAILED, State.LOST)]
             if failed:
                 self._fail(instance, Fault(failed[0].last_code or 1, f"{failed[0].spec.name} has failed"))
-            elif not services and all(map(_are_ready, needs)):
+            elif not services and all(map(self._are_ready, needs)):
                 del self._waiting[instance]
                 self._apply(instance, Input.NEEDS_READY)
         for service in [asked for asked in self._asked if not any(asked in left for left in self._waiting.values())]:
             self._asked.pop(service).close()
         self._stop_kept()
+
+    def _are_ready(self, needed: Iterable[Instance]) -> bool:
+        """Tell whether all are up and stay so, or have done what they had to do."""
+        return all(
+            (i.state is State.READY and i not in self._kept)
+            or (i.state is State.EXITED and not i.is_held and i.last_code in i.spec.restart.ok_codes)
+            for i in needed
+        )
 
     def _fail(self, instance: Instance, fault: Fault) -> None:
         self._waiting.pop(instance, None)
@@ -163,15 +171,16 @@ class Dependencies:
 
     # --- stopping ---
 
-    def first_to_stop(self, instances: Iterable[Instance]) -> list[Instance]:
-        """Return those of `instances` that none of the others needs; the rest is told to stop when those are gone."""
+    def first_to_stop(self, instances: Iterable[Instance], given: Input = Input.STOP) -> list[Instance]:
+        """Return those of `instances` that none of the others needs; the rest is given `given` when those are gone."""
         asked = list(instances)
         needed = {name for instance in asked if instance.state in RUNNING for name in instance.spec.needs}
         first = []
         for instance in asked:
             if instance.state in (State.STARTING, State.READY) and instance.spec.process_type in needed:
-                self._kept[instance] = None
+                self._kept[instance] = given
             else:
+                self._kept.pop(instance, None)
                 first.append(instance)
         self.look_later()
         return first
@@ -198,8 +207,7 @@ class Dependencies:
         needed = {name for instance in leaving if instance.state in RUNNING for name in instance.spec.needs}
         for instance in list(self._kept):
             if instance.spec.process_type not in needed:
-                self.let_go(instance)
-                self._apply(instance, Input.STOP)
+                self._apply(instance, self._kept.pop(instance))
 
 
 class _Asked:
@@ -215,11 +223,3 @@ class _Asked:
         self.watch.close()
         if self.timer is not None:
             self.timer.cancel()
-
-
-def _are_ready(needed: Iterable[Instance]) -> bool:
-    """Tell whether all are up, or have done what they had to do."""
-    return all(
-        i.state is State.READY or (i.state is State.EXITED and not i.is_held and i.last_code in i.spec.restart.ok_codes)
-        for i in needed
-    )

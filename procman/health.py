@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from procman import sweep
 from procman.errors import ReadinessTimeout
 from procman.events import SYSTEM
 from procman.instance import Fault, Instance
 from procman.lifecycle import Input, State
 from procman.loop import Loop
-from procman.ports import uses_port
 from procman.process import Reaper
 from procman.spec import ProcessSpec, encoded
 
@@ -56,7 +56,9 @@ class Health:
         try:
             instance.notify = NotifySocket(self._loop, self._run_id, instance.spec.name)
         except OSError as error:
-            self._tell(instance.spec.name, f"no socket for its notifications: {os.strerror(error.errno or 0).lower()}")
+            place, reason = sweep.socket_directory(self._run_id), os.strerror(error.errno or 0).lower()
+            text = f"no socket for its notifications: {place}: {reason} — TMPDIR names the directory"
+            self._tell(instance.spec.name, text)
             return {}
         return encoded({"NOTIFY_SOCKET": instance.notify.address})
 
@@ -77,10 +79,19 @@ class Health:
 
     def _on_timeout(self, instance: Instance) -> None:
         assert instance.spec.ready is not None
-        asked = instance.prober or instance.notify
-        reason = f": {asked.reason}" if asked is not None and asked.reason else ""
-        text = f"was not ready within {instance.spec.ready.within_s:g} s{reason}"
+        text = f"was not ready within {instance.spec.ready.within_s:g} s{_reason(instance)}"
         self._fail(instance, Fault(ReadinessTimeout.exit_code, text), Input.READY_TIMEOUT)
+
+    def on_end(self, instance: Instance) -> None:
+        """It has ended before it was ready, unless its last words say otherwise: a failure, whatever its exit code."""
+        asked = instance.prober or instance.notify
+        if asked is not None:
+            asked.hear_out()
+        probe = instance.spec.ready
+        is_failed = instance.status is not None and instance.status.code not in instance.policy.ok_codes
+        if instance.state is State.STARTING and probe is not None and not probe.is_by_end and not is_failed:
+            instance.fault = Fault(ReadinessTimeout.exit_code, f"ended before it was ready{_reason(instance)}")
+            self._tell(instance.spec.name, instance.fault.text)
 
     def _fail(self, instance: Instance, fault: Fault, given: Input) -> None:
         if instance.state in (State.STARTING, State.READY):
@@ -139,10 +150,20 @@ class Health:
         self._tell(SYSTEM, f"all ready after {self._loop.now() - self._began_s:.1f} s{where}")
 
 
+def _reason(instance: Instance) -> str:
+    """Return why it is not ready, to stand behind what is said of that."""
+    asked = instance.prober or instance.notify
+    is_by_end = instance.spec.ready is not None and instance.spec.ready.is_by_end
+    reason = "it has not ended" if is_by_end else asked.reason if asked is not None else "it has no NOTIFY_SOCKET"
+    return f": {reason}" if reason else ""
+
+
 def _is_web(spec: ProcessSpec) -> bool:
     """Tell whether a browser gets an answer: its probe shows that, or it is the type that platforms route HTTP to."""
-    shows = spec.ready is not None and spec.ready.is_of_web
-    return spec.port is not None and (shows or (spec.process_type == WEB and uses_port(spec.command)))
+    if spec.port is None or spec.process_type != WEB:
+        return spec.port is not None and spec.ready is not None and spec.ready.is_of_web
+    # The command may leave it to the program to look at PORT. The kernel knows whether somebody listens there.
+    return spec.serves_port or (spec.ready is not None and spec.port in sweep.listening_ports())
 
 
 def is_awaited(spec: ProcessSpec) -> bool:

@@ -31,6 +31,7 @@ def origins(
 ) -> dict[str, list[Origin]]:
     """Return for each variable all who set it, sorted by name. The last one counts: its value is what `spec` gets."""
     own = settings.processes.get(spec.process_type)
+    of_type = [(str(own.source_of(f"env.{name}")), {name: value}) for name, value in own.env.items()] if own else []
     from_files = [
         (str(binding.source), {binding.name: binding.value}, settings.dotenv_wins or binding.name not in caller)
         for file in files
@@ -41,7 +42,7 @@ def origins(
         (CALLER, caller),
         (PROCMAN, defaults(types, settings, caller)),
         *((place, values) for place, values, wins in from_files if wins),
-        (str(own.source_of("env")) if own else "", own.env if own else {}),
+        *of_type,
         (PROCMAN, identity(spec.name, spec.instance, spec.port, settings.root)),
     ]
     found: dict[str, list[Origin]] = {}

@@ -73,7 +73,9 @@ def _pattern(value: Any) -> str:
         try:
             re.compile(value)
             re.compile(value.encode())
-        except (re.error, OverflowError, RecursionError, UnicodeError):
+        except re.error as error:
+            raise ValueError(error.msg) from None
+        except (OverflowError, RecursionError, UnicodeError):
             raise ValueError from None
     return value
 
@@ -187,8 +189,8 @@ def _read(
         else:
             try:
                 value = key.read(raw)
-            except ValueError:
-                yield Problem(REFUSED, f"{place}: {name}: expected {key.expected}", source)
+            except ValueError as error:
+                yield Problem(REFUSED, f"{place}: {name}: expected {key.expected}", source, str(error))
             else:
                 values |= {key.field: value} if key.field else {}
 

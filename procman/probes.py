@@ -71,6 +71,9 @@ class Prober:
         self._attempt: Attempt | None = None
         self._timer: Timer | None = loop.call_later(first_pause_s, self._begin)
 
+    def hear_out(self) -> None:
+        """The process has ended: nobody is there to be asked any more."""
+
     def close(self) -> None:
         """Ask no more. Nothing of it is left in the loop, and nobody is called back."""
         self._open = 0
@@ -115,6 +118,11 @@ class LogProber:
         self._tap: Tap = self._take
         self._on_ready = on_ready
         taps.append(self._tap)
+
+    def hear_out(self) -> None:
+        """The process has ended, and its output was read: what was found counts at once, and an end ends a line."""
+        if self._pattern is None or self._pattern.feed(b"\n"):
+            self._finish()
 
     def close(self) -> None:
         self._pattern = None
@@ -371,6 +379,7 @@ def _forget(answer: str) -> None:
 
 # struct ucred of unix(7): pid, uid and gid, four bytes each.
 _UCRED_BYTES = 12
+MAX_LAST_MESSAGES = 64  # of one that has ended: others may still send
 _UID = slice(4, 8)
 
 
@@ -407,7 +416,13 @@ class NotifySocket:
         except OSError:
             self._remove()
             raise
-        loop.add_reader(self._socket.fileno(), self._read)
+        loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    def hear_out(self) -> None:
+        """The process has ended: take what it sent."""
+        for _ in range(MAX_LAST_MESSAGES):
+            if not self._read():
+                return
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
@@ -441,11 +456,15 @@ class NotifySocket:
         self._path = path
         return path
 
-    def _read(self) -> None:
+    def _on_readable(self) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        """Take one message; tell whether there was one."""
         try:
             datagram, ancillary, flags, _ = self._socket.recvmsg(MAX_DATAGRAM_BYTES, self._user_bytes)
         except OSError:
-            return  # nothing there after all
+            return False  # nothing there after all
         sender = -1 if self._user_bytes else os.getuid()
         for level, kind, data in ancillary:
             if (level, kind) == self._user_kind:
@@ -454,13 +473,14 @@ class NotifySocket:
                 for at in range(0, len(data) - 3, 4):
                     os.close(int.from_bytes(data[at : at + 4], sys.byteorder))
         if self._is_ready:
-            return
-        if sender != os.getuid():
+            pass
+        elif sender != os.getuid():
             self.reason = f"user {sender} sent a message, and only what user {os.getuid()} sends counts"
         elif flags & self._truncated:
             self.reason = f"it sent a message longer than {MAX_DATAGRAM_BYTES} bytes"
         else:
             self._take(datagram)
+        return True
 
     def _take(self, datagram: bytes) -> None:
         told = parse_notify(datagram)

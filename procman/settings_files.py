@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ from procman.config import (
     PROBE,
     PROCESS_SETTINGS,
     SETTINGS,
+    VARIABLE,
+    VARIABLES_OF_TYPE,
     Given,
     ProcessSettings,
     Setting,
@@ -62,7 +64,8 @@ def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
         # At the end of the text it names no line.
         numbers = [int(number) for number in re.findall("[0-9]+", place)] or [text.rstrip("\n").count("\n") + 1]
         source = SourceRef(path, *numbers[:2])
-        return SettingsFile(path, {}, problems=(Problem(REFUSED, f"not TOML: {what}", source),))
+        problem = Problem(REFUSED, f"not TOML: {what}", source, _toml_hint(what, text, *numbers[:2]))
+        return SettingsFile(path, {}, problems=(problem,))
     except (ValueError, RecursionError):  # a number of 5,000 digits, or as many brackets
         return SettingsFile(path, {}, problems=(Problem(REFUSED, "not TOML that can be read", SourceRef(path)),))
     lines = _toml_lines(text)
@@ -74,6 +77,24 @@ def _parse_toml(text: str, path: str, inside: tuple[str, ...]) -> SettingsFile:
     return _settings_of(table, path, lines, inside)
 
 
+_IN_QUOTES = 'text stands in quotes, and so does a time such as "10s"'
+_IN_ONE_LINE = "{ … } stands in one line, with no comma at its end; for more write a section, as in [process.web.ready]"
+_TOML_HINTS = {
+    "Invalid value": _IN_QUOTES,
+    "Expected newline or end of document": _IN_QUOTES,
+    "Unescaped '\\'": "write the text in single quotes",
+    "Unclosed inline table": _IN_ONE_LINE,
+}
+
+
+def _toml_hint(what: str, text: str, line: int, column: int = 0) -> str:
+    """Return what to do, for the mistakes that are made most."""
+    if what.startswith("Invalid initial character for a key part"):
+        found = text.split("\n")[line - 1][column - 1 : column] if column else "?"
+        return _IN_ONE_LINE if found in ("", "}") else ""
+    return next((hint for start, hint in _TOML_HINTS.items() if what.startswith(start)), "")
+
+
 _Lines = Mapping[tuple[str, ...], int]
 
 
@@ -82,7 +103,7 @@ def _settings_of(table: dict[str, Any], path: str, lines: _Lines, inside: tuple[
     processes: dict[str, ProcessSettings] = {}
     own = {key: value for key, value in table.items() if key != "process"}
     problems = [
-        *capped(_fields(own, SETTINGS, path, lines, inside, values), path),
+        *capped(_fields(own, SETTINGS, path, lines, inside, values, (*SETTINGS, "process")), path),
         *capped(_sections(table.get("process", {}), path, lines, (*inside, "process"), processes), path),
     ]
     return SettingsFile(path, values, processes, tuple(problems))
@@ -108,6 +129,8 @@ def _sections(
             if key in PROCESS_SETTINGS and PROCESS_SETTINGS[key].field in fields
         }
         said = {field: given.value for field, given in fields.items()}
+        for variable in said.get("env", ()):
+            sources[f"env.{variable}"] = _source(path, lines, (*inside, name, "env", variable))
         processes[name] = ProcessSettings(source, **said, sources=sources)
 
 
@@ -118,12 +141,13 @@ def _fields(
     lines: _Lines,
     inside: tuple[str, ...],
     fields: dict[str, Given],
+    names: Iterable[str] = (),
 ) -> Iterator[Problem]:
-    """Put the values of one TOML table into `fields`; yield what is wrong."""
+    """Put the values of one TOML table into `fields`; yield what is wrong. `names` are all it may have, for hints."""
     for key, raw in table.items():
         source = _source(path, lines, (*inside, key))
         if key not in known:
-            yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, known))
+            yield Problem(REFUSED, f"unknown key {quoted(key)}", source, did_you_mean(key, names or known))
             continue
         field, kind, _ = known[key]
         if kind is PROBE:
@@ -136,10 +160,24 @@ def _fields(
                 fields[field] = Given(probe, str(source))
             continue
         value = value_of(kind, kind.from_toml, raw)
-        if isinstance(value, Wrong):
-            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
-        else:
+        if not isinstance(value, Wrong):
             fields[field] = Given(value, str(source))
+        elif kind is VARIABLES_OF_TYPE and isinstance(raw, dict):
+            yield from _wrong_variables(raw, partial(_part_source, path, lines, (*inside, key)))
+        else:
+            yield Problem(REFUSED, f"{key}: expected {value.expected}", source)
+
+
+def _wrong_variables(table: dict[str, Any], source_of: Callable[[str], SourceRef]) -> Iterator[Problem]:
+    """Yield which variables of a type cannot be, never with a value."""
+    for name, text in table.items():
+        if not re.fullmatch(VARIABLE, name):
+            hint = "names are letters, digits and _, no digit first"
+            yield Problem(REFUSED, f"env: {quoted(name)} is no name of a variable", source_of(name), hint)
+        elif not isinstance(text, str):
+            yield Problem(REFUSED, f"env: {name}: expected a string", source_of(name), "write the value in quotes")
+        elif "\0" in text:
+            yield Problem(REFUSED, f"env: {name}: its value has a NUL", source_of(name))
 
 
 _TOML_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from procman.config import DEFAULT, Settings
 from procman.errors import REFUSED, ConfigError, Problem, ProcfileError, SourceRef
 from procman.formation import RELEASE
-from procman.ports import assign_ports, port_of
+from procman.ports import assign_ports, port_of, uses_port
 from procman.procfile import ProcessType
 from procman.records import NamedTuple
 from procman.restart import ALWAYS, NEVER, ON_FAILURE, RestartPolicy
@@ -49,6 +49,12 @@ class ProcessSpec(NamedTuple):
     liveness: Probe | None = None
     needs: tuple[str, ...] = ()  # process types that must be ready first
     services: tuple[BackingService, ...] = ()  # and backing services that must answer
+
+    @property
+    def serves_port(self) -> bool:
+        """Whether it is to listen on its PORT: the command uses it, or a probe asks there."""
+        is_asked = any(probe is not None and probe.is_of_own_port for probe in (self.ready, self.liveness))
+        return self.port is not None and (is_asked or uses_port(self.command))
 
     @property
     def env(self) -> dict[str, str]:
@@ -246,7 +252,8 @@ def _restart_mode(name: str, own: ProcessSettings | None, settings: Settings) ->
 
 
 def _ready(entry: ProcessType, own: ProcessSettings | None) -> Probe | None:
-    if own is None or own.ready is not None or own.phase != RELEASE:
+    is_release = entry.name == RELEASE or (own is not None and own.phase == RELEASE)
+    if not is_release or (own is not None and own.ready is not None):
         return None if own is None else own.ready
     from procman.readiness import COMPLETED, Probe
 

@@ -12,7 +12,7 @@ from procman.events import SYSTEM, Event, Exited, GaveUp, Notice, Ready, Restart
 from procman.instance import Instance
 from procman.kernel import become_subreaper, signal_name
 from procman.leftovers import KILL_WAIT_S, POLL_S, Leftovers
-from procman.lifecycle import ENDED, Action, Input, State
+from procman.lifecycle import ENDED, RUNNING, Action, Input, State
 from procman.loop import Loop
 from procman.process import (
     ExitStatus,
@@ -233,7 +233,12 @@ class Supervisor:
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
         if self.is_ending:
             return  # nothing begins in a run that ends
-        for instance in list(instances):
+        asked = list(instances)
+        first = self._first_to_stop(asked, given) if given is Input.RESTART else asked
+        for instance in set(asked).difference(first):
+            instance.is_held = False
+        # Who is up is told before who is down: that one may need it, and then waits for its return.
+        for instance in sorted(first, key=lambda instance: instance.state not in RUNNING):
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
             if self._dependencies is not None:
@@ -420,11 +425,11 @@ class Supervisor:
         """Return what `instance` waits for before it starts: process types and variables."""
         return self._dependencies.missing(instance) if self._dependencies is not None else []
 
-    def _first_to_stop(self, instances: Iterable[Instance]) -> list[Instance]:
+    def _first_to_stop(self, instances: Iterable[Instance], given: Input = Input.STOP) -> list[Instance]:
         """Return who is to be told now; those that others of them need are told behind these."""
         if self._dependencies is None:
             return list(instances)
-        return self._dependencies.first_to_stop(instances)
+        return self._dependencies.first_to_stop(instances, given)
 
     def _name_need(self, instance: Instance) -> None:
         assert instance.fault is not None
@@ -573,6 +578,10 @@ class Supervisor:
     def _on_leader_exit(self, instance: Instance, status: ExitStatus) -> None:
         instance.status = status
         assert instance.process is not None
+        if instance.state is State.STARTING and self._health is not None and not self.is_ending:
+            if instance.feed is not None and self._multiplexer is not None:
+                self._multiplexer.drain(instance.feed)  # its last words may say that it is ready
+            self._health.on_end(instance)
         if not self._is_anything_left(instance):
             self._on_gone(instance)
             return

@@ -230,7 +230,7 @@ def is_taken(port: int) -> bool:
     """Tell whether something on this host listens on TCP `port`, whatever the address."""
     if _can_bind(port):
         return False
-    return port in _listening_ports() if os.path.exists("/proc/net/tcp") else True
+    return port in listening_ports() if os.path.exists("/proc/net/tcp") else True
 
 
 def _can_bind(port: int) -> bool:
@@ -257,7 +257,7 @@ def _can_bind(port: int) -> bool:
     return True
 
 
-def _listening_ports() -> set[int]:
+def listening_ports() -> set[int]:
     """Return all TCP ports listened on. The kernel walks its whole table for this (7 ms): only after a failed bind."""
     ports: set[int] = set()
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):

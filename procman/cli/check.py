@@ -101,7 +101,8 @@ def _raise_all(app: App, findings: Iterable[Finding]) -> None:
     except ProcmanError as error:
         errors.append(error)
     if errors:
-        raise type(errors[0])("\n".join(str(error) for error in errors))
+        lines = dict.fromkeys(line for error in errors for line in str(error).split("\n"))  # one may be found twice
+        raise type(errors[0])("\n".join(lines))
 
 
 def _stops(finding: Finding) -> bool:

@@ -26,7 +26,6 @@ from procman.events import SYSTEM, Notice
 from procman.formation import resolve_formation, zeros
 from procman.guard import run_guarded, tell_stderr
 from procman.loop import Loop
-from procman.ports import uses_port
 from procman.process import Terminal
 from procman.spec import ProcessSpec, after_release, name_width, release_types, resolve, without_needs
 from procman.supervisor import Supervisor
@@ -198,7 +197,7 @@ def _port_notes(specs: Sequence[ProcessSpec]) -> list[str]:
         for spec in specs
         if spec.port is not None and sweep.is_taken(spec.port)
     ]
-    needed = [f"{spec.source}: {spec.name} uses PORT, but {text}" for spec, text in taken if uses_port(spec.command)]
+    needed = [f"{spec.source}: {spec.name} uses PORT, but {text}" for spec, text in taken if spec.serves_port]
     if needed:
         raise SpawnError("\n".join(needed), hint="stop that process, or choose another base port with -p")
     return [f"{spec.name}: {text}" for spec, text in taken]

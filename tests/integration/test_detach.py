@@ -290,6 +290,7 @@ def test_a_port_that_is_taken(app: App) -> None:
     import socket
 
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger
         taken.bind(("", app.port))
         taken.listen()
         run = app("web: test $PORT && sleep 1000").start("-D")

@@ -222,12 +222,12 @@ def test_the_env_of_a_section_loses_only_to_port_and_identity(app: App, options:
     app.env["A"] = "caller"
     words = ("-p", str(app.port), *options)
     found = json.loads(env_of(app, "web", "--json", "--origin", *words))
-    for name in ("A", "PYTHONUNBUFFERED", "PORT_WORKER", "TZ"):
-        assert (found[name]["value"], found[name]["origin"]) == ("own", "procman.toml:3")
+    for line, name in enumerate(("A", "PYTHONUNBUFFERED", "PORT_WORKER", "TZ"), 4):
+        assert (found[name]["value"], found[name]["origin"]) == ("own", f"procman.toml:{line}")
     assert set(found["A"]["overrides"]) == {".env:1", "caller"}
-    for name in IDENTITY:
+    for line, name in enumerate(IDENTITY, 8):
         assert found[name]["value"] != "own"
-        assert (found[name]["origin"], found[name]["overrides"][0]) == ("procman", "procman.toml:3")
+        assert (found[name]["origin"], found[name]["overrides"][0]) == ("procman", f"procman.toml:{line}")
     assert app.call("start", "web", *words).code == 0
     seen = from_zeros((app.root / "seen").read_bytes())
     assert seen == {name: part["value"] for name, part in found.items() if name not in NOT_COMPARED}

@@ -199,6 +199,15 @@ def test_a_taken_port_that_the_command_does_not_name_is_told_first(app: App, lis
     assert shown.index(told) < min(at for at, line in enumerate(shown) if line.startswith("started with"))
 
 
+def test_a_taken_port_that_a_probe_would_ask_is_refused(app: App, listener: int) -> None:
+    """Whoever listens there would answer in its place."""
+    app.write("procman.toml", "[process.web]\nready = { port = true }\n")
+    run = app("web: touch started").start("web=2")
+    assert run.wait() == 71
+    assert re.search(rf"web\.2 .*\b{listener}\b.*\bpid {own_pid()}\b", run.err_text)
+    assert not (app.root / "started").exists()
+
+
 def own_pid() -> str:
     return str(os.getpid())
 

@@ -103,6 +103,25 @@ def test_the_one_line_that_says_where_all_are(app: App) -> None:
     assert len([text for text in run.notices() if text.startswith("all ready")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("section", "steps", "is_told"),
+    [
+        ("ready = { port = true }", ("listen",), True),
+        ("ready = { log = 'up' }", ("listen", "say:up"), True),
+        ("ready = { log = 'up' }", ("say:up",), False),
+        ("needs = ['worker']", (), False),
+    ],
+)
+def test_the_address_of_a_web_whose_command_does_not_name_the_port(
+    app: App, section: str, steps: tuple[str, ...], is_told: bool
+) -> None:
+    serve = app.child("serve", *steps, "pause")
+    run = app(f"web: {serve}\nworker: {SLEEP}", procman__toml=toml(web=section)).start()
+    told = run.wait_notice("^all ready after ").text
+    assert told.endswith(f": web.1 http://localhost:{app.port}") == is_told
+    stop(run)
+
+
 def test_each_instance_says_so_for_itself(app: App) -> None:
     """NOTIFY_SOCKET is another one for each of them."""
     gates = [app.fifo(f"gate.web.{number}") for number in (1, 2, 3)]
@@ -138,6 +157,7 @@ def test_without_a_word_it_is_ready_at_once(app: App) -> None:
         ('command = "sleep 1000", timeout = "100ms"', ("pause",), "its command took longer than 0.1 s"),
         ("notify = true", ("pause",), "it has not sent READY=1"),
         ("notify = true", ("notify:STATUS=3 of 7", "pause"), "3 of 7"),
+        ("completed = true", ("pause",), "it has not ended"),
     ],
 )
 def test_an_instance_that_is_not_ready_in_time(app: App, section: str, steps: tuple[str, ...], reason: str) -> None:
@@ -149,6 +169,17 @@ def test_an_instance_that_is_not_ready_in_time(app: App, section: str, steps: tu
     assert last_line(run) == f"web.1 {fault}; nothing is left running"
     assert run.wait_for("exited", "web.1").code == 0  # it obeyed: its own code is not what it failed of
     assert not [event for event in run.events if event.is_("ready", "web.1")]
+
+
+def test_no_place_for_the_socket_of_notifications(app: App) -> None:
+    app.env["TMPDIR"] = "/tmp/is-not-there"
+    section = 'ready = { notify = true, within = "100ms" }'
+    run = app(f"web: {SLEEP}", procman__toml=toml(web=section)).start()
+    assert run.wait() == 75
+    told = run.wait_notice("^no socket for its notifications: ").text
+    assert "is-not-there/procman-" in told
+    assert "TMPDIR" in told
+    assert last_line(run) == "web.1 was not ready within 0.1 s: it has no NOTIFY_SOCKET; nothing is left running"
 
 
 def test_not_ready_in_time_counts_as_a_failure_for_restart(app: App) -> None:
@@ -166,6 +197,36 @@ def test_not_ready_in_time_counts_as_a_failure_for_restart(app: App) -> None:
 def test_one_that_ends_before_it_is_ready_has_its_own_code(app: App) -> None:
     run = app("web: exit 7", procman__toml=toml(web="ready = { port = true }")).start()
     assert run.wait() == 7
+
+
+@pytest.mark.parametrize("section", ["ready = { port = true }", "ready = { log = 'up' }", "ready = { notify = true }"])
+def test_one_that_ends_well_before_it_is_ready_has_failed(app: App, section: str) -> None:
+    """What needs it would find nobody there."""
+    sections = toml(web='needs = ["db"]', db=f'{section}\non_exit = "ignore"')
+    run = app(f"web: {SLEEP}\ndb: echo gone", procman__toml=sections).start()
+    assert run.wait() == 75
+    assert any(text.startswith("ended before it was ready: ") for text in run.notices())
+    assert last_line(run) == "web.1 cannot start: db.1 has failed; nothing is left running"
+    assert run.wait_for("exited", "db.1").code == 0
+    assert not [event for event in run.events if event.is_("started", "web.1") or event.is_("ready", "db.1")]
+
+
+def test_one_that_leaves_its_work_to_others_before_it_is_ready_has_failed(app: App) -> None:
+    run = app(f"web: {SLEEP} & exit 0", procman__toml=toml(web="ready = { log = 'up' }")).start()
+    assert run.wait() == 75
+    assert last_line(run).startswith("web.1 ended before it was ready: no line of its output matches")
+
+
+@pytest.mark.parametrize("kind", ["log", "notify"])
+def test_the_last_words_of_one_that_ends_count(app: App, kind: str) -> None:
+    command = {"log": "printf up", "notify": app.child("serve", "notify:READY=1")}[kind]
+    probe = {"log": "{ log = '^up$' }", "notify": "{ notify = true }"}[kind]
+    sections = toml(web='needs = ["db"]', db=f'ready = {probe}\non_exit = "ignore"')
+    run = app(f"web: {SLEEP}\ndb: {command}", procman__toml=sections).start()
+    run.wait_for("ready", "web.1")
+    run.wait_for("exited", "db.1")
+    assert order(run, ("ready", "db.1"), ("exited", "db.1"))[0] == ("ready", "db.1")
+    stop(run)
 
 
 def test_a_stop_while_it_is_asked(app: App) -> None:
@@ -239,6 +300,58 @@ def test_who_needs_another_starts_behind_it_and_stops_before_it(app: App) -> Non
         ("stopping", "db.1"),
         ("exited", "db.1"),
     ]
+
+
+def test_a_restart_of_both_stops_and_starts_in_order(app: App) -> None:
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {app.child('signals')}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]', db=DB))
+    run = app.start()
+    run.wait_notice("^all ready")
+    for words in (("--all",), ("db", "web")):
+        seen = len(run.events)
+        assert app.call("restart", *words).code == 0
+        run.wait_until(lambda: [e.name for e in run.events[seen:] if e.is_("ready")] == ["db.1", "web.1"], "both ready")  # noqa: B023
+        names = ("started", "ready", "stopping", "exited")
+        assert [(e["event"], e.name) for e in run.events[seen:] if e["event"] in names] == [
+            ("stopping", "web.1"),
+            ("exited", "web.1"),
+            ("stopping", "db.1"),
+            ("exited", "db.1"),
+            ("started", "db.1"),
+            ("ready", "db.1"),
+            ("started", "web.1"),
+            ("ready", "web.1"),
+        ]
+    stop(run)
+
+
+def test_who_is_down_waits_for_the_return_of_what_it_needs(app: App) -> None:
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {SLEEP}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]', db=DB))
+    run = app.start()
+    run.wait_notice("^all ready")
+    assert app.call("stop", "web").code == 0
+    seen = len(run.events)
+    assert app.call("restart", "--all").code == 0
+    run.wait_until(lambda: any(e.is_("started", "web.1") for e in run.events[seen:]), "web started")
+    started = [e.name for e in run.events[seen:] if e.is_("started")]
+    assert started == ["db.1", "web.1"]
+    stop(run)
+
+
+def test_a_stop_behind_a_restart_leaves_both_down(app: App) -> None:
+    """What was kept for its restart is not begun anew, nor killed by a second word."""
+    serve = app.child("serve", "listen", "say:up", "pause")
+    app(f"web: {app.child('term_ignore')}\ndb: {serve}", procman__toml=toml(web='needs = ["db"]\ngrace = "1s"', db=DB))
+    run = app.start()
+    run.wait_output("ignoring", "web.1")
+    assert app.call("restart", "--all", "--timeout", "100ms").code == 1
+    assert app.call("stop", "--all").code == 0
+    assert [e.name for e in run.events if e.is_("started")] == ["db.1", "web.1"]
+    run.wait_until(lambda: any(e.is_("exited", "db.1") for e in run.events), "db gone")
+    assert run.wait_for("exited", "db.1").signum == 0
+    run.signal(signal.SIGTERM)
+    run.wait()
 
 
 def test_a_chain_of_three_with_several_instances(app: App) -> None:

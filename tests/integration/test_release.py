@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.support.app import App, Run
 
 SLEEP = "exec sleep 1000"
@@ -97,13 +99,14 @@ def test_what_a_release_step_needs_is_there_before_it(app: App) -> None:
     assert run.wait() == 0
 
 
-def test_who_needs_a_release_step_waits_for_its_end_also_in_a_plain_start(app: App) -> None:
-    settings = '[process.mig]\nphase = "release"\n[process.web]\nneeds = ["mig"]\n'
+@pytest.mark.parametrize(("name", "section"), [("mig", '[process.mig]\nphase = "release"\n'), ("release", "")])
+def test_who_needs_a_release_step_waits_for_its_end_also_in_a_plain_start(app: App, name: str, section: str) -> None:
+    settings = f'{section}[process.web]\nneeds = ["{name}"]\n'
     gate = app.fifo()
-    run = app(f"web: {SLEEP}\nmig: echo going; read x < {gate}", **{"procman.toml": settings}).start()
-    run.wait_output("going", "mig.1")
+    run = app(f"web: {SLEEP}\n{name}: echo going; read x < {gate}", **{"procman.toml": settings}).start()
+    run.wait_output("going", f"{name}.1")
     gate.send()
     run.wait_for("ready", "web.1")
-    assert order(run) == [("started", "mig.1"), ("exited", "mig.1"), ("started", "web.1")]
+    assert order(run) == [("started", f"{name}.1"), ("exited", f"{name}.1"), ("started", "web.1")]
     run.signal(signal.SIGTERM)
     assert run.wait() == 0

@@ -290,6 +290,11 @@ def test_a_directory_named_foreman_is_none_of_ours(app: App) -> None:
         ("procman.toml", "prot = 1\ngrace = true\n", ("procman.toml:1: unknown key", "procman.toml:2: grace")),
         ("pyproject.toml", "[tool.procman]\nport = 'x'\n", ("pyproject.toml:2: port",)),
         (".foreman", "port: x\nconcurrency: y\n", (".foreman:1: port", '.foreman:2: unknown key "concurrency"')),
+        (
+            "procman.toml",
+            "prot = 1\nformation = 'wbe=2'\n",
+            ('unknown key "prot"', 'procman.toml:2: unknown process type "wbe" — did you mean "web"?'),
+        ),
         ("procman.toml", "[process.wbe]\n", ('procman.toml:1: unknown process type "wbe" — did you mean "web"?',)),
     ],
 )

@@ -261,11 +261,22 @@ def test_toml_wrong_type(text: str) -> None:
 
 def test_toml_lines() -> None:
     assert said('[process."web"]\ngrace = "x"\n\n[process.worker]\nstop = 1\nenv.A = 1\n[what]\n["port"]\n') == [
-        'procman.toml:7: unknown key "what" — ' + "known: " + ", ".join(SETTINGS),
+        'procman.toml:7: unknown key "what" — ' + "known: " + ", ".join((*SETTINGS, "process")),
         "procman.toml:8: port: expected a number from 1 to 65535, or false for no ports",
         'procman.toml:2: grace: expected a number of seconds from 0 up, or a time such as "10s", "500ms", "2m"',
         'procman.toml:5: unknown key "stop" — did you mean "stop_signal"?',
-        "procman.toml:6: env: expected a table of NAME = string",
+        "procman.toml:6: env: A: expected a string — write the value in quotes",
+    ]
+    assert said("[proces.web]\ngrace = 1\n") == ['procman.toml:1: unknown key "proces" — did you mean "process"?']
+
+
+def test_each_variable_of_a_type_that_is_wrong_is_told_with_its_line_and_without_its_value() -> None:
+    text = '[process.web.env]\nA = "a"\nB = 4711\n1C = "c"\nD = "\\u0000"\n[process.worker]\nenv = "A=b"\n'
+    assert said(text) == [
+        "procman.toml:3: env: B: expected a string — write the value in quotes",
+        'procman.toml:4: env: "1C" is no name of a variable — names are letters, digits and _, no digit first',
+        "procman.toml:5: env: D: its value has a NUL",
+        "procman.toml:7: env: expected a table of NAME = string",
     ]
 
 
@@ -277,6 +288,23 @@ def test_toml_that_is_none() -> None:
     assert said(".".join("a" * 5000) + " = 1") == ["procman.toml:1: more than 1000 dots in a line"]
     assert said(b"a = '\xff'") == ["procman.toml:1:6: not UTF-8 — save the file as UTF-8"]
     assert said("port = 1".encode("utf-16"))[0].startswith("procman.toml: the file is UTF-16")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("ready = {\n port = true\n}", "stands in one line"),
+        ("ready = { port = true, within = '1s', }", "stands in one line"),
+        ("ready = { port = true\n}", "stands in one line"),
+        (r'ready = { log = "on .*:\d+" }', "single quotes"),
+        ("grace = 10s", "in quotes"),
+        ("grace = ten", "in quotes"),
+    ],
+)
+def test_toml_that_is_often_mistaken_has_a_hint(line: str, hint: str) -> None:
+    [told] = said(f"port = 1\n[process.web]\n{line}\n")
+    assert told.startswith("procman.toml:3:")
+    assert hint in told.partition(" — ")[2]
 
 
 def test_pyproject() -> None:
@@ -315,8 +343,8 @@ def test_process_sections() -> None:
         ("stop_signal = 'FOO'", 'stop_signal: expected a signal such as "INT"'),
         ("stop_signal = 0", "stop_signal: expected a signal"),
         ("stop_signal = true", "stop_signal: expected a signal"),
-        ("env = { A = 1 }", "env: expected a table of NAME = string"),
-        ("env = { A-B = 'x' }", "env: expected a table of NAME = string"),
+        ("env = { A = 1 }", "env: A: expected a string"),
+        ("env = { A-B = 'x' }", 'env: "A-B" is no name of a variable'),
         ("ready = 'tcp'", "ready: expected a table such as { http = "),
         ("ready = 8080", "ready: expected a table such as"),
         ("raedy = { port = true }", 'unknown key "raedy" — did you mean "ready"?'),
@@ -342,11 +370,15 @@ def test_process_is_a_table_of_tables() -> None:
 
 
 def test_names_that_the_procfile_does_not_have() -> None:
-    text = b"can_die = 'web,wbe'\nrestart = 'all'\nquiet = ['all']\n[process.wokrer]\ngrace = 1\n[process.web]\n"
+    text = (
+        b"can_die = 'web,wbe'\nrestart = 'all'\nquiet = ['all']\n[process.wokrer]\ngrace = 1\n[process.web]\n"
+        b"[formation]\nall = 1\nwrker = 2\nweb = 1\n"
+    )
     settings = resolve_settings("/app", files=[parse_settings(text, "procman.toml")])
     assert [str(problem) for problem in name_problems(settings, ["web", "worker"])] == [
         'procman.toml:1: unknown process type "wbe" — did you mean "web"?',
         'procman.toml:3: unknown process type "all" — known: web, worker',
+        'procman.toml:7: unknown process type "wrker" — did you mean "worker"?',
         'procman.toml:4: unknown process type "wokrer" — did you mean "worker"?',
     ]
 
@@ -356,6 +388,15 @@ def problems_of(text: str, *names: str) -> list[str]:
     file = parse_settings(text.encode(), "procman.toml")
     assert not file.problems
     return [str(problem) for problem in name_problems(resolve_settings("/app", files=[file]), names)]
+
+
+def test_variables_of_a_type_that_count_for_nothing() -> None:
+    text = "port = false\n[process.web.env]\nA = 'a'\nPORT = '1'\nPS = 'x'\n"
+    why = "tells an instance who it is, so this counts for nothing"
+    told = f"procman.toml:5: warning: env: PS {why}"
+    assert problems_of(text, "web") == [told]
+    with_port = f"procman.toml:4: warning: env: PORT {why} — procman gives each its own port"
+    assert problems_of(text.replace("port = false", ""), "web") == [with_port, told]
 
 
 def test_needs_that_nobody_can_meet() -> None:
@@ -402,7 +443,7 @@ def test_each_key_of_a_section_has_its_line() -> None:
     web = parse_settings(text.encode(), "procman.toml").processes["web"]
     assert (web.watch, web.phase, web.needs) == (("a/**",), "release", ("A", "b"))
     lines = {field: source.line for field, source in web.sources.items()}
-    assert lines == {"grace_s": 2, "watch": 4, "phase": 5, "needs": 6, "ready": 7, "env": 8}
+    assert lines == {"grace_s": 2, "watch": 4, "phase": 5, "needs": 6, "ready": 7, "env": 8, "env.A": 9}
     assert web.source_of("grace_s") == ("procman.toml", 2, 0)
     assert web.source_of("on_exit") == web.source == ("procman.toml", 1, 0)
 

@@ -75,7 +75,7 @@ ROOMS = {
     "sinks/http": "events loop",
     "instance": "spec lifecycle restart loop process keyboard output probes",
     "dependencies": "events lifecycle loop protocols services instance",
-    "health": "events lifecycle loop ports probes process spec instance",
+    "health": "events lifecycle loop probes process spec sweep instance",
     "supervisor": f"{FLOOR_0_TO_2} instance dependencies health leftovers",
     "leftovers": "loop process sweep",
     "control": "",

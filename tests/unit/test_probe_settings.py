@@ -110,7 +110,7 @@ WRONG: dict[str, list[str]] = {
     "ready = { http = '/a b' }": ["ready: http: expected a path"],
     'ready = { http = "/\\r\\nHost: x" }': ["ready: http: expected a path"],
     "ready = { http = '/é' }": ["ready: http: expected a path"],
-    "ready = { log = '(' }": ['ready: log: expected a regular expression, such as "Listening on"'],
+    "ready = { log = '(' }": ['ready: log: expected a regular expression, such as "Listening on" — missing )'],
     "ready = { log = '' }": ["ready: log: expected a regular"],
     "ready = { log = 1 }": ["ready: log: expected a regular"],
     "ready = { log = 'a{99999999999999999999}' }": ["ready: log: expected a regular"],

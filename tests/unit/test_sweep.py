@@ -303,10 +303,10 @@ def test_port_of_a_listener_is_taken(host: str) -> None:
     with socket.create_server((host, 0), family=family) as server:
         port = server.getsockname()[1]
         assert sweep.is_taken(port)
-        assert port in sweep._listening_ports()
+        assert port in sweep.listening_ports()
         assert re.fullmatch(rf".+, pid {os.getpid()}", sweep.holder_of_port(port))
     assert not sweep.is_taken(port)
-    assert port not in sweep._listening_ports()
+    assert port not in sweep.listening_ports()
     assert sweep.holder_of_port(port) == "pid unknown"
 
 
@@ -317,7 +317,7 @@ def test_port_without_a_listener_is_free() -> None:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
         local = client.getsockname()[1]
-        assert local not in sweep._listening_ports()
+        assert local not in sweep.listening_ports()
         assert not sweep.is_taken(local)
         accepted.close()  # first, so that its side waits in TIME_WAIT
         client.close()
