@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,23 @@ def test_restart_rolling_is_one_after_another(app: App) -> None:
     run.wait_until(lambda: count(run, "ready", "web.3") == 2, "web.3 again")
     told = [(e.event, e.name) for e in run.events[seen:] if e.event in ("exited", "started", "ready")]
     assert told == [(event, f"web.{n}") for n in (1, 2, 3) for event in ("exited", "started", "ready")]
+
+
+def test_restart_rolling_of_more_than_the_depth_of_calls(app: App) -> None:
+    """Each that was down is up at once, so one must not be a call inside the one before."""
+    count = sys.getrecursionlimit() // 4 + 20
+    started(app, TWO, f"web={count}", names=(f"web.{count}",))
+    assert app.call("stop", "--all").code == 0
+    assert app.call("restart", "--all", "--rolling").lines[-2].startswith(f"web.{count} ready,")
+
+
+@pytest.mark.parametrize("words", [(), ("--rolling",)])
+def test_restart_of_nothing(app: App, words: tuple[str, ...]) -> None:
+    run = started(app, TWO, "web=1", names=("web.1",))
+    assert app.call("scale", "web=0").code == 0
+    asked = app.call("restart", "--all", *words)
+    assert (asked.code, asked.text) == (0, "nothing to restart\n")
+    assert run.code is None
 
 
 def test_without_port_none_is_told(app: App) -> None:
