@@ -419,7 +419,11 @@ class _Run:
 
     def _scale(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
         self._make_room(counts, specs, notes)
-        self._supervisor.scale(specs, self._file_limit)
+        try:
+            self._supervisor.scale(specs, self._file_limit)
+        except SpawnError:
+            self._tell("formation: as before")
+            raise
 
     def _make_room(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
         """Prepare for another formation, the last step that can fail. Raises ControlError."""
