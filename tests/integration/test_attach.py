@@ -114,6 +114,16 @@ def test_lines_are_edited_by_the_program(app: App) -> None:
     leave(viewer)
 
 
+def test_backspace_takes_a_whole_character_away(app: App) -> None:
+    """By the terminal itself, where the program does not edit the line."""
+    started(app, f"web: {ASKS}\n")
+    viewer = attach(app)
+    viewer.wait_screen(r"name\?$")
+    viewer.type("aö\x7fb\r")
+    viewer.wait_screen("hello ab\nname")
+    leave(viewer)
+
+
 def test_no_staircase(app: App) -> None:
     started(app, f"web: printf 'one\\ntwo\\n'; stty -a | tr ' ' '\\n' | grep opost; {SLEEP}\n")
     viewer = attach(app)
