@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from procman import __version__
 from procman.control.directory import Claim, inside
@@ -69,7 +69,7 @@ class Connection:
         self.has_asked = False
         self._events: deque[Told] = deque()
         self._held_bytes = 0  # of output among them
-        self._last: Message | None = None  # goes out when no event is left
+        self._last: Iterator[bytes] | None = None  # goes out when no event is left
         self._is_over = False
         self._stream = Stream(loop, fd, lambda reason: self.close(), self._pump)
         self._stream.on_idle = self._on_idle
@@ -105,8 +105,10 @@ class Connection:
     def end(self, message: Message) -> None:
         """Send the last reply behind what waits; close when it is out."""
         if self._last is None and not self._is_over:
+            from procman.control.protocol import encoded_in_pieces
+
             self.wants = self.on_message = None
-            self._last = message
+            self._last = encoded_in_pieces(message)
             self._pump()
 
     def fail(self, error: ProcmanError) -> None:
@@ -130,14 +132,16 @@ class Connection:
                 self.send({"bytes": encoded_bytes(event.block)})
             else:
                 self.send(message_of(event))
-        if self._last is not None and not self._events:
-            self.send(self._last)
+        if self._last is None or self._events:
+            return
+        if (piece := next(self._last, None)) is not None:
+            self._stream.write(piece)
+        else:
             self._last, self._is_over = None, True
+            self.close()
 
     def _on_idle(self) -> None:
-        if self._is_over:
-            self.close()
-        elif self._events:
+        if self._events or self._last is not None:
             self._loop.call_later(0, self._pump)
 
     # --- from the client ---
