@@ -331,6 +331,7 @@ class _Run:
             lambda: any(sink.is_full for sink in self._sinks),
             PROMPT_TERMINAL_S if self._is_terminal else PROMPT_S,
             redraws=self._is_terminal,
+            attached=self._options.get("attach") or "",
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
