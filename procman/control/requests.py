@@ -114,7 +114,8 @@ class Requests:
         known = {*running, *(instance.spec.process_type for instance in running.values())}
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, sorted(known))
+                is_scaled_away = name in self._types
+                hint = f"`procman scale {name}=1` starts it" if is_scaled_away else did_you_mean(name, sorted(known))
                 raise UsageMistake(f"{quoted(name)} does not run here", hint=hint)
         chosen = [i for i in running.values() if not names or i.spec.name in names or i.spec.process_type in names]
         return sorted(chosen, key=lambda instance: (instance.spec.type_index, instance.spec.instance))

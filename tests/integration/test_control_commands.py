@@ -205,6 +205,8 @@ def test_scale_to_nothing_and_back(app: App) -> None:
     run = started(app, TWO, names=("web.1", "worker.1"))
     assert app.call("scale", "worker=0").text == "worker.1 stopped\n"
     assert set(names_in(app)) == {"web.1"}
+    asked = app.call("restart", "worker")
+    assert (asked.code, asked.err_text) == (2, '"worker" does not run here — `procman scale worker=1` starts it\n')
     asked = app.call("scale", "worker=+2")
     pids = {1: second_pid(run, "worker.1"), 2: run.pid_of("worker.2")}
     assert asked.lines == [f"worker.{n} ready, pid {pids[n]}, port {app.port + 99 + n}" for n in (1, 2)] + [""]
