@@ -13,6 +13,7 @@ from procman.spec import ProcessSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing's own constant would be an import on the start path
+    from procman.errors import SpawnError
     from procman.keyboard import Keyboard
     from procman.output import Feed
     from procman.probes import LogProber, NotifySocket, Prober
@@ -38,6 +39,7 @@ class Instance:
         self.feed: Feed | None = None
         self.status: ExitStatus | None = None  # of the leader, once it was reaped
         self.fault: Fault | None = None  # of its last run
+        self.spawn_error: SpawnError | None = None  # why the last try to start it made no process
         self.history = History()
         self.timer: Timer | None = None
         self.prober: Prober | LogProber | None = None  # asks whether it is ready, and then whether it still lives

@@ -43,7 +43,8 @@ class Multiplexer:
 
     `emit` gets every event. `is_full()` tells that a sink has no room: then readers stop, and the kernel's pipes hold
     the children back, until `resume()`. `prompt_s` is how long a partial line stays silent before it is shown; with
-    `redraws` one that contains a carriage return is shown that long after it began.
+    `redraws` one that contains a carriage return is shown that long after it began. Who types at the
+    instance `attached` sees each key at once, whoever else has written.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Multiplexer:
         is_full: Callable[[], bool],
         prompt_s: float,
         redraws: bool = False,
+        attached: str = "",
     ) -> None:
         self._loop = loop
         self._emit = emit
         self._is_full = is_full
         self._prompt_s = prompt_s
         self._redraws = redraws
+        self._attached = attached
         self._partial: dict[Feed, None] = {}  # feeds with pieces, in order of their beginning
         self._held_bytes = 0
         self._paused: list[Feed] = []
@@ -178,7 +181,7 @@ class Multiplexer:
 
     def _hold(self, feed: Feed, piece: bytes) -> None:
         feed.last_s = self._loop.now()
-        if feed is self._streaming or (feed.is_open and feed is self._last):
+        if feed is self._streaming or (feed.is_open and (feed is self._last or feed.name == self._attached)):
             feed.is_open = True
             self._send(feed, piece)  # the rest of a line that is being shown already
             return

@@ -25,6 +25,10 @@ _LISTENED_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _NO_PTY = (errno.ENOSPC, errno.EAGAIN, errno.EIO, errno.ENOENT, errno.EACCES, errno.ENXIO)
 
 
+# Backspace takes a character away and not a byte (termios(3)); termios knows the name from Python 3.14 on.
+_IUTF8 = 0o40000
+
+
 class ExitStatus(NamedTuple):
     """How a process ended: `code` as a shell reports it (128 + n for signal n), `signum` 0 or the signal."""
 
@@ -154,6 +158,7 @@ def _open_pty(terminal: Terminal) -> tuple[int, int]:
     master, slave = os.openpty()  # close-on-exec; glibc opens the slave with O_NOCTTY
     os.set_blocking(master, False)
     attributes = termios.tcgetattr(slave)
+    attributes[0] |= _IUTF8
     attributes[1] &= ~termios.OPOST  # no \r before \n: lines go on as they were written
     termios.tcsetattr(slave, termios.TCSANOW, attributes)
     _set_size(slave, terminal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from procman import lifecycle, sweep
 from procman.errors import EXIT_BUG, EXIT_KILLED, EXIT_READER_GONE, SpawnError
@@ -248,27 +248,47 @@ class Supervisor:
     def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:
         """Make `specs` the formation: start what is new, stop what is not in it, the highest numbers first.
 
-        `file_limit` is the soft limit of open files that children get from now on.
+        `file_limit` is the soft limit of open files that children get from now on. Raises SpawnError when one of the
+        new cannot be started: then none of them is left, and all others run on.
         """
         self._file_limit = file_limit
+        added: list[Instance] = []
+        for instance in self._add(specs, holds=True):
+            added.append(instance)
+            if instance.spawn_error is not None and instance.state is State.FAILED:
+                self._remove(reversed(added))
+                raise instance.spawn_error
+        self._remove_others(specs)
+
+    def _add(self, specs: Sequence[ProcessSpec], holds: bool) -> Iterator[Instance]:
+        """Start what of `specs` is not there, and yield each. With `holds` one that cannot be started ends no run."""
         self._is_scaled = True
         self._provide(specs)
-        wanted = {spec.name: spec for spec in specs}
-        for instance in reversed(list(self.instances.values())):
-            if instance.spec.name not in wanted:
-                instance.is_removed = True
-                self.stop_instances([instance])
-                self._forget_if_removed(instance)
-        for name, spec in wanted.items():
+        for spec in specs:
             if self.is_ending:
                 return  # one of them could not start, and that was an end for all
-            if name not in self.instances:
-                instance = self.instances[name] = Instance(spec)
+            instance = self.instances.get(spec.name)
+            if instance is None:
+                instance = self.instances[spec.name] = Instance(spec)
+                instance.is_held = holds
                 self._alive.add(instance)
                 self._await_needs(instance)
-            elif self.instances[name].is_removed:
-                self.instances[name].is_removed = False
-                self.start_instances([self.instances[name]])
+                instance.is_held = False
+                yield instance
+            elif instance.is_removed:
+                instance.is_removed = False
+                self.start_instances([instance])
+                yield instance
+
+    def _remove_others(self, specs: Sequence[ProcessSpec]) -> None:
+        names = {spec.name for spec in specs}
+        self._remove(i for i in reversed(list(self.instances.values())) if i.spec.name not in names)
+
+    def _remove(self, instances: Iterable[Instance]) -> None:
+        for instance in instances:
+            instance.is_removed = True
+            self.stop_instances([instance])
+            self._forget_if_removed(instance)
 
     def replace(self, specs: Sequence[ProcessSpec], restarted: Collection[str], file_limit: int | None) -> None:
         """Make `specs` the formation, as `scale` does; who runs on takes its new spec, and `restarted` begin anew.
@@ -284,7 +304,10 @@ class Supervisor:
                 if instance.spec.liveness != spec.liveness:
                     other_liveness.append(instance)
                 instance.spec = spec
-        self.scale(specs, file_limit)
+        self._file_limit = file_limit
+        self._remove_others(specs)
+        for _ in self._add(specs, holds=False):
+            pass
         for instance in other_liveness:
             if instance.state is State.READY and self._health is not None:
                 self._health.watch_over(instance)
@@ -443,7 +466,7 @@ class Supervisor:
 
     def _spawn(self, instance: Instance) -> None:
         instance.disarm()
-        instance.status = instance.fault = None
+        instance.status = instance.fault = instance.spawn_error = None
         instance.was_killed = instance.is_restart_asked = False
         instance.strays.clear()
         spec = instance.spec
@@ -457,6 +480,7 @@ class Supervisor:
             instance.process = None
             instance.status = ExitStatus(error.exit_code, 0)
             instance.last_code = error.exit_code
+            instance.spawn_error = error
             self._notice(spec.name, str(error))
             self._apply(instance, Input.SPAWN_FAILED)
             return
@@ -561,7 +585,7 @@ class Supervisor:
         self._end_run_if_ruled(instance, decision.failed)
 
     def _end_run_if_ruled(self, instance: Instance, failed: bool) -> None:
-        on_exit = instance.spec.on_exit
+        on_exit = "ignore" if instance.is_held else instance.spec.on_exit
         if on_exit == "stop" or (on_exit == "fail" and failed):
             assert instance.status is not None
             how = instance.fault.text if instance.fault else ending_text(instance.status)

@@ -47,7 +47,10 @@ def command(context: click.Context, name: str) -> int:
     flush_standard_streams()
     if not has_keys:
         return Viewer(shown_name, connection, early, has_keys=False).run()
-    code = run_with(Modes(0, all_keys), partial(_view, Viewer(shown_name, connection, early)), connection.close)
+    modes = Modes(0, all_keys)
+    # At once, for a shell whose child was killed looks at its terminal then (zsh), and keeps what it sees.
+    viewer = Viewer(shown_name, connection, early, on_orphaned=modes.give_back)
+    code = run_with(modes, partial(_view, viewer), connection.close)
     if code < 0:
         click.echo(f"\nleft {shown_name}, killed by {signal_name(-code)}; it goes on", err=True)
     return code if code >= 0 else 128 - code

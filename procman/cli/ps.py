@@ -19,7 +19,7 @@ from procman.config import Settings
 from procman.control.protocol import Message
 from procman.control.table import table
 from procman.control.usage import Meter
-from procman.errors import EXIT_KILLED, ControlError
+from procman.errors import EXIT_KILLED, ProcmanError
 
 MIN_INTERVAL_S = 0.1
 EXIT_INTERRUPTED = 130
@@ -91,7 +91,7 @@ class _Show:
         return 0
 
     def repeat(self, interval_s: float) -> None:
-        """Look until interrupted, also while no supervisor runs. Raises ControlError if there is none at first."""
+        """Look until interrupted, also while nothing is there to see. Raises ProcmanError if that is so at first."""
         instances, complaint = self._look()
         if self._is_terminal and not self._is_json:
             _write(CLEAR)
@@ -100,7 +100,7 @@ class _Show:
             time.sleep(interval_s)
             try:
                 instances, complaint = self._look()
-            except ControlError as error:
+            except ProcmanError as error:  # gone, or just ending
                 instances, complaint = [], str(error)
 
     def _draw(self, instances: Sequence[Message], complaint: str) -> None:

@@ -49,5 +49,5 @@ def command(context: click.Context, names: tuple[str, ...], is_all: bool, rollin
         requests = {
             peer: {"do": "restart", "names": some, "rolling": rolling} for peer, some in control.route(names).items()
         }
-        for instance in do(control, requests, timeout_s, is_new):
-            click.echo(up_line(instance))
+        lines = [up_line(instance) for instance in do(control, requests, timeout_s, is_new)]
+        click.echo("\n".join(lines) or "nothing to restart")

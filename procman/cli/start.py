@@ -339,6 +339,7 @@ class _Run:
             lambda: any(sink.is_full for sink in self._sinks),
             PROMPT_TERMINAL_S if self._is_terminal else PROMPT_S,
             redraws=self._is_terminal,
+            attached=self._options.get("attach") or "",
         )
         self._open_sinks(multiplexer.resume)
         for note in self._notes:
@@ -427,7 +428,11 @@ class _Run:
 
     def _scale(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
         self._make_room(counts, specs, notes)
-        self._supervisor.scale(specs, self._file_limit)
+        try:
+            self._supervisor.scale(specs, self._file_limit)
+        except SpawnError:
+            self._tell("formation: as before")
+            raise
 
     def _make_room(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec], notes: Sequence[str]) -> None:
         """Prepare for another formation, the last step that can fail. Raises ControlError."""

@@ -30,6 +30,8 @@ def command(context: click.Context, names: tuple[str, ...], is_all: bool, timeou
     with control_of(context) as control:
         before = {instance["name"]: instance for instance in control.instances(names)}
         requests = {peer: {"do": "stop", "names": some} for peer, some in control.route(names).items()}
+        lines = []
         for instance in do(control, requests, timeout_s, is_down):
             was = before.get(instance["name"])
-            click.echo(f"{instance['name']} {'was not running' if was and is_down(was) else 'stopped'}")
+            lines.append(f"{instance['name']} {'was not running' if was and is_down(was) else 'stopped'}")
+        click.echo("\n".join(lines) or "nothing to stop")

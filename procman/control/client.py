@@ -112,7 +112,8 @@ class Peer:
             connection = connection or Connection(self._path, GREETING_S)
         except OSError:
             raise Lost(_gone(self._path)) from None
-        connection.send(request)
+        with contextlib.suppress(Lost):  # then its last words say more, and whoever waits for them hears of the end
+            connection.send(request)
         return connection
 
     def close(self) -> None:
@@ -127,8 +128,8 @@ class Control:
         """Find them. Raises ControlError where none runs, or none answers."""
         self._directory = directory
         self._tried: set[tuple[str, int, int]] = set()
-        self.silent: list[int] = []
-        """Pids of supervisors that are there and do not answer."""
+        self.silent: dict[int, str] = {}
+        """Pids of supervisors that are there and do not answer, each with what it says instead, or ""."""
         self.peers = self._greeted(self._connected(greeting_s), time.monotonic() + greeting_s)
         if not self.peers:
             raise self._nobody()
@@ -141,11 +142,11 @@ class Control:
     @property
     def complaint(self) -> str:
         """What to tell of supervisors that do not answer; "" if all do."""
-        if not self.silent:
-            return ""
-        pids = " and ".join(map(str, self.silent))
-        do = "does" if len(self.silent) == 1 else "do"
-        return f"the procman with pid {pids} {do} not answer — is it suspended (Ctrl-Z)?"
+        lines = [said for said in self.silent.values() if said]
+        if mute := [str(pid) for pid, said in self.silent.items() if not said]:
+            do = "do" if mute[1:] else "does"
+            lines.append(f"the procman with pid {' and '.join(mute)} {do} not answer — is it suspended (Ctrl-Z)?")
+        return "\n".join(lines)
 
     def close(self) -> None:
         for peer in self.peers:
@@ -173,7 +174,7 @@ class Control:
             except (ConnectionRefusedError, ConnectionResetError, FileNotFoundError):
                 continue  # it has ended; whoever starts next removes what it left
             except (BlockingIOError, TimeoutError):
-                self.silent.append(_pid_in(path))  # too many wait for it already
+                self.silent[_pid_in(path)] = ""  # too many wait for it already
             except OSError as error:
                 raise ControlError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
         return found
@@ -188,12 +189,16 @@ class Control:
                     messages = connections[path].receive()
                     if not messages:
                         continue
-                    peers[path] = Peer(path, connections[path], messages[0])
+                    if "error" in messages[0]:  # it takes no more clients
+                        self.silent[_pid_in(path)] = str(messages[0]["error"])
+                        connections[path].close()
+                    else:
+                        peers[path] = Peer(path, connections[path], messages[0])
                 except Lost:
-                    connections[path].close()  # it is just ending, or takes no more clients
+                    connections[path].close()  # it is just ending
                 del waiting[fd]
         for path in waiting.values():
-            self.silent.append(_pid_in(path))
+            self.silent[_pid_in(path)] = ""
             connections[path].close()
         return [peers[path] for path in connections if path in peers]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from procman.control.protocol import Message, decoded_bytes
@@ -114,7 +114,8 @@ class Requests:
         known = {*running, *(instance.spec.process_type for instance in running.values())}
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, sorted(known))
+                is_scaled_away = name in self._types
+                hint = f"`procman scale {name}=1` starts it" if is_scaled_away else did_you_mean(name, sorted(known))
                 raise UsageMistake(f"{quoted(name)} does not run here", hint=hint)
         chosen = [i for i in running.values() if not names or i.spec.name in names or i.spec.process_type in names]
         return sorted(chosen, key=lambda instance: (instance.spec.type_index, instance.spec.instance))
@@ -184,20 +185,26 @@ class Requests:
         if self._is_only_checked(request, connection):
             return
         groups = [[instance] for instance in instances] if request.get("rolling") else [instances]
-        self._restart_next(groups, instances, connection)
+        self._restart_each(groups, instances, connection)
 
-    def _restart_next(self, groups: list[list[Instance]], everyone: list[Instance], connection: Connection) -> None:
-        """Restart the first group; when it is up, the next: also if the client has left by then."""
-        group, *rest = groups
-        spawns = {instance: instance.spawn_count for instance in group}
-        self._supervisor.restart_instances(group)
+    def _restart_each(
+        self, groups: Iterable[list[Instance]], everyone: list[Instance], connection: Connection
+    ) -> None:
+        """Restart one group after another, each when the last is up: also if the client has left by then."""
+        left = iter(groups)
+        group: list[Instance] = []
+        spawns: dict[Instance, int] = {}
 
         def look() -> Message | None:
-            reply = self._look_up(group, spawns)
-            if reply is None or "error" in reply or not rest:
-                return reply and (reply if "error" in reply else self._done(everyone))
-            self._restart_next(rest, everyone, connection)
-            return None
+            nonlocal group, spawns
+            while (reply := self._look_up(group, spawns)) is not None and "error" not in reply:
+                following = next(left, None)
+                if following is None:
+                    return self._done(everyone)
+                group = following
+                spawns = {instance: instance.spawn_count for instance in group}
+                self._supervisor.restart_instances(group)  # one that was down may be up at once
+            return reply
 
         self._wait(connection, look)
 

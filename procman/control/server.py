@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from procman import __version__
 from procman.control.directory import Claim, inside
@@ -66,10 +66,10 @@ class Connection:
         self._fd = fd
         self._server = server
         self._received = b""
-        self._has_asked = False
+        self.has_asked = False
         self._events: deque[Told] = deque()
         self._held_bytes = 0  # of output among them
-        self._last: Message | None = None  # goes out when no event is left
+        self._last: Iterator[bytes] | None = None  # goes out when no event is left
         self._is_over = False
         self._stream = Stream(loop, fd, lambda reason: self.close(), self._pump)
         self._stream.on_idle = self._on_idle
@@ -105,8 +105,10 @@ class Connection:
     def end(self, message: Message) -> None:
         """Send the last reply behind what waits; close when it is out."""
         if self._last is None and not self._is_over:
+            from procman.control.protocol import encoded_in_pieces
+
             self.wants = self.on_message = None
-            self._last = message
+            self._last = encoded_in_pieces(message)
             self._pump()
 
     def fail(self, error: ProcmanError) -> None:
@@ -130,14 +132,16 @@ class Connection:
                 self.send({"bytes": encoded_bytes(event.block)})
             else:
                 self.send(message_of(event))
-        if self._last is not None and not self._events:
-            self.send(self._last)
+        if self._last is None or self._events:
+            return
+        if (piece := next(self._last, None)) is not None:
+            self._stream.write(piece)
+        else:
             self._last, self._is_over = None, True
+            self.close()
 
     def _on_idle(self) -> None:
-        if self._is_over:
-            self.close()
-        elif self._events:
+        if self._events or self._last is not None:
             self._loop.call_later(0, self._pump)
 
     # --- from the client ---
@@ -155,7 +159,7 @@ class Connection:
         if not chunk:
             # It may have closed only its own half, and wait for the answer; one that is gone is told by POLLHUP.
             self._loop.remove_reader(self._fd)
-            if not self._has_asked:
+            if not self.has_asked:
                 self.close()
             return
         *lines, self._received = (self._received + chunk).split(b"\n")
@@ -173,8 +177,8 @@ class Connection:
             return
         try:
             message = decode(line)
-            if not self._has_asked:
-                self._has_asked = True
+            if not self.has_asked:
+                self.has_asked = True
                 self._server.ask(message, self)
             elif self.on_message is not None:
                 self.on_message(message)
@@ -270,16 +274,26 @@ class Server:
                 os.close(fd)
 
     def _welcome(self, fd: int) -> None:
-        if not _is_ours(fd) or len(self._connections) >= MAX_CONNECTIONS:
+        if not _is_ours(fd):
             os.close(fd)
             return
         os.set_blocking(fd, False)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._drop_silent()
         connection = Connection(self._loop, fd, self)
         self._connections[connection] = None
+        pid = self._claim.pid
+        if len(self._connections) > MAX_CONNECTIONS:
+            connection.fail(ControlError(f"the procman with pid {pid} has {MAX_CONNECTIONS} clients and takes no more"))
+            return
         types = list(self._claim.types)
-        connection.send(
-            {"procman": __version__, "protocol": 1, "pid": self._claim.pid, "types": types, "root": self._root}
-        )
+        connection.send({"procman": __version__, "protocol": 1, "pid": pid, "types": types, "root": self._root})
+
+    def _drop_silent(self) -> None:
+        """Close the oldest connection that has asked nothing yet, if there is one: it must not keep others out."""
+        silent = next((connection for connection in self._connections if not connection.has_asked), None)
+        if silent is not None:
+            silent.close()
 
     def _accept_again(self) -> None:
         if self._socket.fileno() >= 0:

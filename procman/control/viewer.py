@@ -7,7 +7,7 @@ import os
 import re
 import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from procman.control.client import Connection, failure_of, is_last
@@ -32,12 +32,23 @@ _TRACKED = frozenset(b"1 7 25 47 66 1000 1002 1003 1004 1005 1006 1015 1047 1049
 class Viewer:
     """Passes bytes both ways until one side has enough. `early` are replies that came with the first."""
 
-    def __init__(self, name: str, connection: Connection, early: Sequence[Message] = (), has_keys: bool = True) -> None:
-        """`has_keys`: a terminal is on stdin, so the key to leave counts; else its end is the end."""
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        early: Sequence[Message] = (),
+        has_keys: bool = True,
+        on_orphaned: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`has_keys`: a terminal is on stdin, so the key to leave counts; else its end is the end.
+
+        `on_orphaned` is called as soon as `alive_fd` of `run` ends.
+        """
         self._name = name
         self._connection = connection
         self._early = early
         self._has_keys = has_keys
+        self._on_orphaned = on_orphaned
         self._out = _Out()
         self._wakeup_fd, signal_fd = os.pipe()
         os.set_blocking(self._wakeup_fd, False)
@@ -84,6 +95,7 @@ class Viewer:
             self._tell_size()
             ready = self._wait(alive_fd)
             if alive_fd in ready:
+                self._on_orphaned()
                 return left
             if self._wakeup_fd in ready:
                 with contextlib.suppress(BlockingIOError):

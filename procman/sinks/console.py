@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from procman.sinks.stream import Buffer
     from procman.sinks.terminal import Screen
+    from procman.sinks.typed import TypedLine
 
     class Target(Protocol):
         """Where the bytes go: a Stream, or what a command writes to."""
@@ -54,6 +55,11 @@ class Console:
         self._screens: dict[str, Screen] = {}
         self._open_name = ""  # whose unfinished line the stream ends with
         self._cut_names: set[str] = set()  # whose unfinished line got a newline of ours
+        self._typed: TypedLine | None = None
+        if style.attached and style.is_filtered:
+            from procman.sinks.typed import TypedLine
+
+            self._typed = TypedLine()
 
     @property
     def is_full(self) -> bool:
@@ -73,6 +79,12 @@ class Console:
         self._second = -1
 
     def write(self, event: Event) -> None:
+        if self._typed is not None and self._open_name == self._style.attached != event.name:
+            self._write_above(event, self._typed)
+        else:
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
         if type(event) is Output:
             if event.name.rpartition(".")[0] not in self._style.muted:
                 self._write_output(event.name, event.at, event.block)
@@ -98,7 +110,10 @@ class Console:
                 return
             if block[-1:] != b"\n":
                 self._open_name = name
-                self._stream.write(prefix + block.replace(b"\n", newline_prefix))
+                shown = prefix + block.replace(b"\n", newline_prefix)
+                if self._typed is not None and name == self._style.attached:
+                    self._typed.begin(shown)
+                self._stream.write(shown)
                 return
         if not prefix:
             self._stream.write(block)
@@ -125,6 +140,8 @@ class Console:
             block = block[:-1].replace(b"\n", newline_prefix) + b"\n"
         else:
             block = block.replace(b"\n", newline_prefix)
+            if self._typed is not None and name == self._style.attached:
+                self._typed.go_on(block)
         self._stream.write(block)
 
     def _end_open_line(self) -> None:
@@ -132,6 +149,21 @@ class Console:
             self._stream.write(b"\n")
             self._cut_names.add(self._open_name)
             self._open_name = ""
+
+    def _write_above(self, event: Event, typed: TypedLine) -> None:
+        """Write what another says above the line that is being typed, which is shown again below."""
+        is_shown = event.name.rpartition(".")[0] not in self._style.muted if type(event) is Output else text_of(event)
+        if not is_shown:
+            return
+        if not typed.can_be_lifted():
+            self._write(event)
+            return
+        name, self._open_name = self._open_name, ""
+        self._stream.write(typed.erasure())
+        self._write(event)
+        self._end_open_line()
+        self._open_name = name
+        self._stream.write(typed.shown)
 
     def _screen(self, name: str) -> Screen:
         screen = self._screens.get(name)

@@ -48,17 +48,27 @@ def starts(run: Run) -> list[str]:
     return [event.name for event in run.events if event.is_("started")]
 
 
-def test_spawn_that_fails_while_scaling_is_an_end_for_all(app: App) -> None:
-    """`big` cannot start, which ends the run; what was to start behind it must not, for nobody would stop it."""
+def test_spawn_that_fails_while_scaling_leaves_all_as_it_was(app: App) -> None:
+    """`big` cannot start: what began before it is ended, what was to begin or end behind it is not touched."""
     values = "".join(f'B{number} = "{"x" * 100_000}"\n' for number in range(9))
-    app("big: exec sleep 1000\nweb: exec sleep 1000", procman__toml=f"[process.big.env]\n{values}")
+    sleeping = "".join(f"{name}: exec sleep 1000\n" for name in ("first", "big", "web", "last"))
+    app(sleeping, procman__toml=f"[process.big.env]\n{values}")
     # A quarter of the stack's limit is what arguments and environment may take together (execve(2)).
-    run = app.spawn(shell_start(app, "ulimit -s 2048", "big=0", "web=1"), has_events=True)
-    run.wait_for("ready", "web.1")
-    reply = ask(app, {"do": "scale", "counts": {"big": 1, "web": 3}})
-    assert "error" in reply or reply.get("done")
-    assert run.wait() == 71, run.failure("")
-    assert starts(run) == ["web.1"]
+    counts = ("first=1", "big=0", "web=1", "last=2")
+    run = app.spawn(shell_start(app, "ulimit -s 2048", *counts), has_events=True)
+    run.wait_all("ready", ("first.1", "web.1", "last.1", "last.2"))
+    assert ask(app, {"do": "scale", "counts": {"first": 2, "big": 1, "web": 3, "last": 0}}) == {
+        "error": "Procfile:2: big.1 cannot start: argument list too long — "
+        "the command and its environment are too long together",
+        "code": 71,
+    }
+    run.wait_for("exited", "first.2")
+    assert starts(run) == ["first.1", "web.1", "last.1", "last.2", "first.2"]
+    reply = ask(app, {"do": "ps"})
+    assert [i["name"] for i in reply["instances"] if i["state"] == "ready"] == ["first.1", "web.1", "last.1", "last.2"]
+    assert ask(app, {"do": "scale", "counts": {"web": 2}})["done"] is True
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0, run.failure("")
     assert last_word(run).endswith(NOTHING)
     no_traceback(run)
 

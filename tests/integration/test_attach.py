@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import select
 import signal
 import subprocess
@@ -111,6 +112,16 @@ def test_lines_are_edited_by_the_program(app: App) -> None:
     viewer.wait_screen(r"\(Pdb\) p 3 \* 21\n63")
     viewer.type("\x1b[A\x1b[D1\r")  # the line before, and a digit into its last number
     viewer.wait_screen(r"\(Pdb\) p 3 \* 211\n633")
+    leave(viewer)
+
+
+def test_backspace_takes_a_whole_character_away(app: App) -> None:
+    """By the terminal itself, where the program does not edit the line."""
+    started(app, f"web: {ASKS}\n")
+    viewer = attach(app)
+    viewer.wait_screen(r"name\?$")
+    viewer.type("aö\x7fb\r")
+    viewer.wait_screen("hello ab\nname")
     leave(viewer)
 
 
@@ -500,6 +511,28 @@ def test_start_attached_echoes_once(app: App) -> None:
     assert run.text.count("Ann") == 2
     run.type("\x03")
     assert ended(run) == 0
+
+
+@pytest.mark.parametrize("columns", [80, 34])
+def test_start_attached_line_that_is_typed_stays_whole(app: App, columns: int) -> None:
+    """The others write above it, however many rows it fills."""
+    os.mkfifo(app.root / "go")
+    app(f"web: {ASKS}\nworker: exec 3<> go; while read line <&3; do printf %s $line; done\n")
+    run = app.start("--attach", "web", "--no-timestamp", size=(24, columns))
+    run.wait_screen(r"web.1    \| name\?$")
+    run.type("Ann Annabel Victoria")
+    asked = "web.1    | name? Ann Annabel Victoria" if columns == 80 else "web.1    | name? Ann Annabel Victo\nria"
+    run.wait_screen(f"{re.escape(asked)}$")
+    for text in ("one", "two"):
+        (app.root / "go").write_text(f"{text}\n")  # a line that stays open
+        run.wait_screen(re.escape(f"worker.1 | {text}\n{asked}") + "$")
+    run.type("\x7f\x7fxö")
+    run.wait_screen(re.escape(f"{asked[:-2]}xö") + "$")
+    assert run.screen_text.count("name") == 1
+    run.type("\r")
+    run.wait_screen(r"hello Ann Annabel Vic(?s:.*)xö\n.*name\?$")
+    run.type("\x03")
+    assert run.wait() == 0
 
 
 @pytest.mark.parametrize("which", ["guard", "supervisor"])

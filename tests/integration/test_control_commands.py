@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,23 @@ def test_restart_rolling_is_one_after_another(app: App) -> None:
     assert told == [(event, f"web.{n}") for n in (1, 2, 3) for event in ("exited", "started", "ready")]
 
 
+def test_restart_rolling_of_more_than_the_depth_of_calls(app: App) -> None:
+    """Each that was down is up at once, so one must not be a call inside the one before."""
+    count = sys.getrecursionlimit() // 4 + 20
+    started(app, TWO, f"web={count}", names=(f"web.{count}",))
+    assert app.call("stop", "--all").code == 0
+    assert app.call("restart", "--all", "--rolling").lines[-2].startswith(f"web.{count} ready,")
+
+
+@pytest.mark.parametrize("words", [(), ("--rolling",)])
+def test_restart_of_nothing(app: App, words: tuple[str, ...]) -> None:
+    run = started(app, TWO, "web=1", names=("web.1",))
+    assert app.call("scale", "web=0").code == 0
+    asked = app.call("restart", "--all", *words)
+    assert (asked.code, asked.text) == (0, "nothing to restart\n")
+    assert run.code is None
+
+
 def test_without_port_none_is_told(app: App) -> None:
     run = started(app, TWO, "--no-port", names=("web.1", "worker.1"))
     assert app.call("restart", "web").text == f"web.1 ready, pid {second_pid(run, 'web.1')}\n"
@@ -187,6 +205,8 @@ def test_scale_to_nothing_and_back(app: App) -> None:
     run = started(app, TWO, names=("web.1", "worker.1"))
     assert app.call("scale", "worker=0").text == "worker.1 stopped\n"
     assert set(names_in(app)) == {"web.1"}
+    asked = app.call("restart", "worker")
+    assert (asked.code, asked.err_text) == (2, '"worker" does not run here — `procman scale worker=1` starts it\n')
     asked = app.call("scale", "worker=+2")
     pids = {1: second_pid(run, "worker.1"), 2: run.pid_of("worker.2")}
     assert asked.lines == [f"worker.{n} ready, pid {pids[n]}, port {app.port + 99 + n}" for n in (1, 2)] + [""]

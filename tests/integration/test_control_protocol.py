@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from procman.control.server import MAX_CONNECTIONS
 from tests.support.app import CEILING_S, App, Run
 
 EXAMPLES = int(os.environ.get("PROCMAN_FUZZ_EXAMPLES", "200")) // 10
@@ -202,14 +204,30 @@ def test_half_a_line_and_gone(listening: App) -> None:
             client.send(piece)
 
 
-def test_many_clients(listening: App) -> None:
+def test_clients_that_ask_nothing_keep_nobody_out(listening: App) -> None:
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(listening)) for _ in range(120)]
-        assert clients[0].line()["protocol"] == 1
-        clients[0].send({"do": "ps"})
-        assert clients[0].rest()[-1]["done"] is True
-        # Too many are turned away at once, not kept waiting.
-        assert clients[-1].rest() == []
+        silent = [stack.enter_context(Client(listening)) for _ in range(MAX_CONNECTIONS)]
+        assert silent[0].line()["protocol"] == 1
+        assert listening.call("ps").code == 0
+        assert silent[0].rest() == []
+        silent[-1].send({"do": "ps"})
+        assert silent[-1].rest()[-1]["done"] is True
+
+
+def test_more_clients_than_it_takes(listening: App) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            client = stack.enter_context(Client(listening))
+            client.send({"do": "logs", "follow": True})
+            while client.line() != {"event": "live"}:
+                pass
+        # Turned away at once, not kept waiting, and told why.
+        for command in (("ps",), ("stop", "web")):
+            asked = listening.call(*command)
+            assert asked.code == 69
+            assert re.fullmatch(r"the procman with pid \d+ has 100 clients and takes no more\n", asked.err_text)
+    while "error" in ask(listening, {"do": "ps"})[-1]:
+        pass  # until it has seen that they have left
 
 
 @settings(max_examples=max(20, EXAMPLES), deadline=None, database=None, print_blob=True,

@@ -212,6 +212,18 @@ def test_watch_redraws_in_place(app: App) -> None:
     assert watch.wait() == 130
 
 
+def test_watch_waits_for_what_is_scaled_away(app: App) -> None:
+    started(app, "web: exec sleep 1000\nworker: exec sleep 1000\n", "web=2", names=("web.2",))
+    watch = app.procman("ps", "--watch", "0.1", "web.2", size=(10, 80))
+    watch.wait_screen(r"web\.2 +ready")
+    assert app.call("scale", "web=1").code == 0
+    watch.wait_screen(r'\A"web\.2" does not run here')
+    assert app.call("scale", "web=2").code == 0
+    watch.wait_screen(r"web\.2 +ready")
+    watch.type("\x03")
+    assert watch.wait() == 130
+
+
 def test_watch_shows_what_the_screen_holds(app: App) -> None:
     started(app, "web: exec sleep 1000\n", "web=9", names=("web.9",))
     watch = app.procman("ps", "--watch", "0.1", size=(6, 80))

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procman.control.protocol import decode, decoded_bytes, encode, encoded_bytes, event_of, message_of
+from procman.control.protocol import (
+    PIECE_INSTANCES,
+    decode,
+    decoded_bytes,
+    encode,
+    encoded_bytes,
+    encoded_in_pieces,
+    event_of,
+    message_of,
+)
 from procman.errors import ControlError
 from procman.events import Event, Exited, GaveUp, Notice, Output, Ready, Restarting, Started, Stopping
 
@@ -27,6 +36,16 @@ EVENTS: list[Event] = [
     GaveUp("web.1", 1.5, "why"),
     Notice("system", 1.5, "a\u2028b\nc"),
 ]
+
+
+@pytest.mark.parametrize("count", [0, 1, PIECE_INSTANCES, PIECE_INSTANCES + 1, 3 * PIECE_INSTANCES])
+def test_many_instances_go_out_in_pieces(count: int) -> None:
+    instances = [{"name": f"web.{number}", "waits_for": ["db"]} for number in range(count)]
+    message = {"done": True, "instances": instances, "notes": ["x"]}
+    pieces = list(encoded_in_pieces(message))
+    assert decode(b"".join(pieces)) == message
+    assert b"".join(pieces).count(b"\n") == 1
+    assert max(map(len, pieces)) <= PIECE_INSTANCES * 50 + 100
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

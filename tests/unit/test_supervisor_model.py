@@ -374,10 +374,14 @@ class SupervisorModel(RuleBasedStateMachine):
             return
         before = {name: one.state for name, one in self.supervisor.instances.items() if not one.is_removed}
         wanted = {one.name for one in specs}
-        self.asked_back -= set(self.supervisor.instances) - wanted
-        self.supervisor.scale(specs, None)
-        if self.is_stopping:
-            return  # a spawn that failed was an end for all
+        leaving = set(self.supervisor.instances) - wanted
+        try:
+            self.supervisor.scale(specs, None)
+        except SpawnError:
+            now = {name: one.state for name, one in self.supervisor.instances.items() if not one.is_removed}
+            assert now == before, "nothing is done by halves"
+            return
+        self.asked_back -= leaving
         for name, one in self.supervisor.instances.items():
             if name not in wanted:
                 assert one.is_removed
