@@ -194,8 +194,8 @@ class Top(App[int]):
     def on_resize(self, event: Resize) -> None:
         self.screen_stack[0].set_class(event.size.width >= BESIDE_COLUMNS, "beside")
         if self._is_drawn:
-            self._show_title()
-            self._show_keys()
+            self.call_later(self._show_title)  # when `size` is the new one
+            self.call_later(self._show_keys)
 
     def _handle_exception(self, error: Exception) -> None:
         """End with what the command says in a line: no traceback, unless somebody wants one."""

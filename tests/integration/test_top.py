@@ -155,6 +155,7 @@ def test_a_resized_window(app: App) -> None:
     assert "RESTARTS" not in view.screen_text
     view.resize(30, 200)
     view.wait_screen(r"NAME .*RESTARTS.* MEMORY +web\.1  ready")  # the log beside it
+    view.wait_screen(r"\nr restart .* q quit\s*\Z")  # the keys have room for one line
     leave(view)
     quit_all(app)
 
