@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar
 
 from rich.style import Style
@@ -288,13 +289,12 @@ class Top(App[int]):
 
     # --- keys ---
 
-    def _ask(self, verb: str, **more: object) -> None:
+    def _ask(self, verb: str) -> None:
         instance = self._table.selected
         if instance is None:
             self.say("nothing is selected", True)
         else:
-            words = " ".join([verb, *map(str, more.values()), instance["name"]])
-            self._actions.of_instance(words, instance["name"], {"do": verb, **more})
+            self._actions.of_instance(f"{verb} {instance['name']}", instance["name"], {"do": verb})
 
     def action_restart(self) -> None:
         self._ask("restart")
@@ -312,12 +312,15 @@ class Top(App[int]):
             self._actions.scale(f"scale {instance['type']}={step}", instance["type"], step)
 
     def action_signal(self) -> None:
-        if (instance := self._table.selected) is not None:
-            self.push_screen(Signals(instance["name"]), self._send)
+        if (instance := self._table.selected) is None:
+            self.say("nothing is selected", True)
+        else:
+            self.push_screen(Signals(instance["name"]), partial(self._send, instance["name"]))
 
-    def _send(self, name: str | None) -> None:
-        if name:
-            self._ask("signal", signal=name)
+    def _send(self, name: str, signal_name: str | None) -> None:
+        """Send a signal to the instance for which it was chosen, whichever is selected by now."""
+        if signal_name:
+            self._actions.of_instance(f"signal {signal_name} {name}", name, {"do": "signal", "signal": signal_name})
 
     def action_attach(self) -> None:
         if (instance := self._table.selected) is None:

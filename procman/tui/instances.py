@@ -58,12 +58,16 @@ class Instances(ScrollView, can_focus=True):
         return self._instances[self._at] if self._instances else None
 
     def show_all(self, instances: Sequence[Message]) -> None:
-        """Show these; the same instance stays selected, or who stands in its place."""
+        """Show these; the same instance stays selected, else the last of its type, or who stands in its place."""
         self._past.add(instances)
         self._instances = instances
         names = [instance["name"] for instance in instances]
+        types = [instance["type"] for instance in instances]
+        process_type = self._name.rpartition(".")[0]
         if self._name in names:
             self._at = names.index(self._name)
+        elif process_type in types:  # or a second `-` would be another type's
+            self._at = len(types) - 1 - types[::-1].index(process_type)
         self._at = max(0, min(self._at, len(names) - 1))
         self._layout_of = (-1, self._layout_of[1])
         self.virtual_size = Size(1, max(2, 1 + len(instances)))

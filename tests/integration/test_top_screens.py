@@ -266,3 +266,25 @@ def test_a_bug_in_the_view_is_told_by_the_command(app: App) -> None:
         await view.until("looking again: procman: a bug of ours: ZeroDivisionError")
 
     see(app, (80, 24), look)
+
+
+def test_what_vanishes_while_it_is_selected(app: App) -> None:
+    """A key that is pressed once more is for the same type, and a signal for whom it was chosen."""
+    run = started(app, f"web: {SLEEP}\nworker: {SLEEP}\n", "web=3", "worker=2", names=("web.3", "worker.2"))
+
+    async def look(view: View) -> None:
+        await view.until(r"worker\.2 +ready")
+        await view.press("down", "down", "k")
+        await view.until(r"Signal to web\.3")
+        await asyncio.to_thread(app.call, "scale", "web=2")
+        await view.until(r"\A(?!(?s:.*)web\.3 +ready)")
+        await view.press("end", "enter")  # WINCH
+        await view.until(r"signal WINCH web\.3: (?!done|…)")
+        assert view.top._table.selected is not None
+        assert view.top._table.selected["name"] == "web.2"
+        await view.press("minus")
+        await view.until(r"scale web=-1: done")
+        await view.until(r"\A(?!(?s:.*)web\.2 +ready)(?s:.*)web\.1  ready")
+        assert not [event for event in run.events if event.is_("stopping", "worker.2")]
+
+    see(app, (120, 24), look)
