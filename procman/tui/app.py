@@ -339,6 +339,16 @@ class Top(App[int]):
             if signum in (signal.SIGTERM, signal.SIGHUP):
                 self.exit(128 + signum)
 
+    def action_suspend_process(self) -> None:
+        """Stop all of the job, as the terminal itself would: what has started us, as `uv run`, would keep the terminal.
+
+        The kernel passes over it where no shell could continue us, as under `ssh -t`.
+        """
+        with contextlib.suppress(SuspendNotSupported), self.suspend():
+            before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(0, signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, before)
+
     def action_pause(self) -> None:
         if self._followed and not self._is_left:
             self._is_paused = not self._is_paused

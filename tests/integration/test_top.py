@@ -203,6 +203,38 @@ def test_the_terminal_is_given_back(app: App) -> None:
     quit_all(app)
 
 
+def test_ctrl_z_stops_the_whole_job_and_fg_shows_it_again(app: App) -> None:
+    """Also what has started the view, here a shell: it would keep the terminal."""
+    detached(app, f"web: {SLEEP}\n")
+    shell = app.spawn(["bash", "--noprofile", "--norc", "--noediting", "-i"], size=SIZE, env={"PS1": "shell> "})
+    shell.wait_screen(r"shell>$")
+    shell.type(f"sh -c '{sys.executable} -m procman top; echo ended'\n")
+    shell.wait_screen(r"web\.1 +ready(?s:.*)q quit")
+    for times in (1, 2):  # the emulator has only one screen, so look at the bytes
+        shell.type("\x1a")
+        shell.wait_until(lambda: shell.out.count(b"Stopped") == times, "stop")  # noqa: B023
+        shell.type("fg\n")
+        shell.wait_until(lambda: shell.out.count(b"\x1b[?1049h") == times + 1, "view")  # noqa: B023
+        shell.type("?")
+        shell.wait_screen("closes this")
+        shell.type("q")
+        shell.wait_screen(r"\A(?!(?s:.*)closes this)")
+    shell.type("q")
+    shell.wait_until(lambda: b"ended" in shell.out, "end")
+    shell.hang_up()
+    quit_all(app)
+
+
+def test_ctrl_z_does_nothing_where_no_shell_could_wake_the_view(app: App) -> None:
+    detached(app, f"web: {SLEEP}\n")
+    view = top(app)
+    view.type("\x1a?")
+    view.wait_screen("closes this")
+    view.type("q")
+    leave(view)
+    quit_all(app)
+
+
 # --- without what it needs ---
 
 
