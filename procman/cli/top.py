@@ -50,8 +50,13 @@ def check_view() -> None:
     """Raise ProcmanError where no view can be shown."""
     if importlib.util.find_spec("textual") is None:
         raise ControlError("the view needs Textual", hint='pip install "procman-cli[tui]"')
-    if not _is_drawn_elsewhere() and not (os.isatty(0) and os.isatty(1)):
-        raise UsageMistake("the view needs a terminal", hint="`procman ps --watch` prints a table")
+    if _is_drawn_elsewhere():
+        return
+    hint = "`procman ps --watch` prints a table"
+    if not (os.isatty(0) and os.isatty(1)):
+        raise UsageMistake("the view needs a terminal", hint=hint)
+    if os.environ.get("TERM") == "dumb":
+        raise UsageMistake("the view cannot be drawn on this terminal (TERM=dumb)", hint=hint)
 
 
 def _is_drawn_elsewhere() -> bool:

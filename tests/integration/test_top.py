@@ -254,6 +254,15 @@ def test_no_terminal(app: App) -> None:
         assert run.err_text == "the view needs a terminal — `procman ps --watch` prints a table\n"
 
 
+def test_a_terminal_that_cannot_be_drawn_on(app: App) -> None:
+    app(f"web: {SLEEP}\n")
+    for arguments in (["top"], ["start", "--top"]):
+        run = app.procman(*arguments, size=SIZE, env={"TERM": "dumb"})
+        assert run.wait() == 2
+        assert run.lines[0].startswith("the view cannot be drawn on this terminal (TERM=dumb) — `procman ps --watch`")
+        assert "\x1b" not in run.text
+
+
 @pytest.mark.parametrize("arguments", [["top"], ["start", "--top"]], ids=" ".join)
 def test_without_the_extra(app: App, arguments: list[str]) -> None:
     """Only what procman itself needs is installed."""

@@ -71,9 +71,8 @@ def see(app: App, size: tuple[int, int], look: Callable[[View], Awaitable[None]]
 
     async def run() -> Watched:
         directory = str(app.root / ".procman")
-        top = Watched(
-            finder(directory), more.pop("attach", lambda name: f"{name} is not attached here"), "~/app", **more
-        )
+        attach = more.pop("attach", lambda name: f"{name} is not attached here")
+        top = Watched(finder(directory), attach, more.pop("place", "~/app"), **more)
         async with top.run_test(size=size) as pilot:
             await look(View(top, pilot))
         return top
@@ -132,6 +131,28 @@ def test_little_room_is_no_error(app: App) -> None:
     see(app, (80, 24), look)
 
 
+def test_with_little_room_the_help_and_the_way_out_are_told(app: App) -> None:
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"web\.1 +ready")
+        assert re.search(r"\n.*\? help +q quit\Z", view.text)
+        assert "r restart" not in view.text
+
+    see(app, (40, 10), look)
+
+
+def test_a_folder_whose_name_is_no_line_of_text(app: App) -> None:
+    """Its escape sequences are not the terminal's, and what is no UTF-8 is no error."""
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"\A procman ~/e \[31mvil \[b\] and more  1 ready")
+        assert all(char.isprintable() for line in view.lines for char in line)
+
+    see(app, (80, 24), look, place="~/e\x1b[31mvil\udcff[b]\nand more")
+
+
 def test_the_help(app: App) -> None:
     started(app, f"web: {SLEEP}\n")
 
@@ -147,12 +168,12 @@ def test_the_help(app: App) -> None:
         ):
             assert key in view.text
         assert "leave the view: everything goes on" in view.text
-        assert "closes this" in view.text
+        assert "closes this" in view.text  # so all of it is seen on the smallest usual terminal
         await view.press("q")
         assert view.top.is_running
         await view.until(r"web\.1 +ready(?s:(?!.*closes this))")
 
-    see(app, (100, 30), look)
+    see(app, (80, 24), look)
 
 
 def test_search(app: App) -> None:
