@@ -89,9 +89,7 @@ class Top(App[int]):
     Signals .dialog { width: 60; }
     Help .dialog { width: 80; }
     OptionList { height: auto; max-height: 1fr; border: none; padding: 0; }
-    OptionList > .option-list--option-highlighted {
-        color: ansi_default; background: ansi_default; text-style: reverse;
-    }
+    OptionList > .option-list--option-highlighted { color: ansi_default; background: ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "restart", show=False),

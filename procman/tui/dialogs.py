@@ -8,8 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.strip import Strip
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
+
+from procman.tui.instances import SELECTED
 
 SIGNALS = (
     ("HUP", "read the configuration again, mostly"),
@@ -45,6 +48,15 @@ the most there has been. Memory is that of all the instance's processes.
 Any of [b]Esc q ? Enter[/b] closes this."""
 
 
+class Choice(OptionList):
+    """A list whose highlighted option is reversed, as is the selected instance: Textual's styles drop that word."""
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        options = {segment.style.meta.get("option") for segment in strip if segment.style is not None}
+        return strip.apply_style(SELECTED) if self.highlighted in options else strip
+
+
 class Signals(ModalScreen[str]):
     """Asks which signal to send; "" for none."""
 
@@ -57,7 +69,7 @@ class Signals(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static(f"Signal to {self._name_of_instance}  (Enter sends, Esc does not)", markup=False)
-            yield OptionList(*(Option(f"{name:<6} {what}", id=name) for name, what in SIGNALS))
+            yield Choice(*(Option(f"{name:<6} {what}", id=name) for name, what in SIGNALS))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(event.option.id or "")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from rich.style import Style
 from textual.pilot import Pilot
 
 from procman.tui.app import Top
@@ -41,6 +42,13 @@ class View:
                 return found
         except TimeoutError:
             raise AssertionError(f"no {pattern!r} in\n{self.text}") from None
+
+    @property
+    def segments(self) -> list[tuple[str, Style]]:
+        """Return what is drawn, with its style."""
+        screen = self.top.screen
+        drawn = [segment for strip in screen._compositor.render_strips(screen.size) for segment in strip]
+        return [(segment.text, segment.style or Style()) for segment in drawn if not segment.control]
 
     @property
     def lines(self) -> list[str]:
@@ -176,6 +184,25 @@ def test_the_help(app: App) -> None:
     see(app, (80, 24), look)
 
 
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (200, 50)], ids=str)
+def test_the_signals(app: App, size: tuple[int, int]) -> None:
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"web\.1 +ready")
+        await view.press("k")
+        await view.until(r"│ Signal to web\.1 .*│")
+        await view.press("down")
+        await view.until(r"│ QUIT   end, with a core dump +│")
+        names = ("HUP ", "INT ", "QUIT ")
+        reverse = [text.split()[0] for text, style in view.segments if style.reverse and text.startswith(names)]
+        assert reverse == ["INT"]  # one sees which one is sent
+        await view.press("escape")
+        await view.until(r"\A(?!(?s:.*)Signal to)")
+
+    see(app, size, look)
+
+
 def test_search(app: App) -> None:
     started(app, f"web: {NUMBERS}\n")
 
@@ -235,13 +262,7 @@ def test_colours_of_a_program_stay_and_nothing_else(app: App) -> None:
     async def look(view: View) -> None:
         await view.until(r"red +cleared +end")
         await view.until(r"\n +new|\nnew")
-        styles = {
-            segment.text: segment.style
-            for strip in view.top.screen._compositor.render_strips(view.top.screen.size)
-            for segment in strip
-        }
-        red = next(style for text, style in styles.items() if text == "red")
-        assert red is not None
+        red = dict(view.segments)["red"]
         assert red.color is not None
         assert red.color.number == 1
         assert not any(ord(char) < 32 for line in view.lines for char in line)
