@@ -75,6 +75,22 @@ def test_scale_restart_attach_leave(app: App) -> None:
     quit_all(app)
 
 
+def test_ctrl_c_in_the_first_moments_of_attach(app: App) -> None:
+    detached(app, f"web: {SLEEP}\n")
+    early = app.write(
+        "early/sitecustomize.py",
+        "import os, signal, sys\nif 'attach' in sys.orig_argv:\n    os.kill(os.getpid(), signal.SIGINT)\n",
+    )
+    view = top(app, PYTHONPATH=f"{early.parent}:{app.env['PYTHONPATH']}")
+    view.wait_screen(r"web\.1 +ready")
+    view.type("a")
+    view.wait_until(lambda: view.out.count(b"\x1b[?1049h") == 2, "view")
+    view.wait_screen(r"attach web\.1 was ended by signal 2")
+    assert "Traceback" not in view.text
+    leave(view)
+    quit_all(app)
+
+
 def test_stop_start_and_a_signal(app: App) -> None:
     waits = f"trap 'echo heard' HUP; while :; do read x < {app.fifo()} || :; done"
     run = detached(app, f"web: {SLEEP}\nworker: {waits}\n", names=("web.1", "worker.1"))
