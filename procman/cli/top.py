@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,8 +51,13 @@ def check_view() -> None:
     """Raise ProcmanError where no view can be shown."""
     if importlib.util.find_spec("textual") is None:
         raise ControlError("the view needs Textual", hint='pip install "procman-cli[tui]"')
-    if not _is_drawn_elsewhere() and not (os.isatty(0) and os.isatty(1)):
-        raise UsageMistake("the view needs a terminal", hint="`procman ps --watch` prints a table")
+    if _is_drawn_elsewhere():
+        return
+    hint = "`procman ps --watch` prints a table"
+    if not (os.isatty(0) and os.isatty(1)):
+        raise UsageMistake("the view needs a terminal", hint=hint)
+    if os.environ.get("TERM") == "dumb":
+        raise UsageMistake("the view cannot be drawn on this terminal (TERM=dumb)", hint=hint)
 
 
 def _is_drawn_elsewhere() -> bool:
@@ -97,10 +103,18 @@ def _attach(root: str, name: str) -> str:
     argv = [sys.executable, "-P", "-m", "procman", "attach", "-d", root, name]
     ours = os.path.dirname(os.path.dirname(procman.__file__))  # whatever lies in the current directory
     path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    # A Ctrl-C in its first moments waits until it has a handler, or there would be a traceback of Python's.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGQUIT))
+    try:
+        process = subprocess.Popen(argv, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert process.stderr is not None
     last = b""
     for line in process.stderr:
         last = line
         os.write(2, line)
-    return last.decode("utf-8", "replace").strip() if process.wait() else ""
+    code = process.wait()
+    if code < 0 or code > 128:
+        return f"attach {name} was ended by signal {-code if code < 0 else code - 128}"
+    return last.decode("utf-8", "replace").strip() if code else ""

@@ -93,8 +93,13 @@ def cells_of(instance: Mapping[str, Any]) -> dict[str, str]:
         "cpu": "-" if instance["cpu_percent"] is None else f"{instance['cpu_percent']:.1f}",
         "memory": size_text(instance["memory_bytes"]),
         # One line, and nothing that could speak to the terminal.
-        "command": "".join(char if char.isprintable() else " " for char in str(instance["command"])),
+        "command": printable(str(instance["command"])),
     }
+
+
+def printable(text: str) -> str:
+    """Return a text that is one line and does nothing to a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar
 
 from rich.style import Style
@@ -22,7 +23,7 @@ from textual.message import Message as TextualMessage
 from textual.widgets import Input, Static
 
 from procman.control.protocol import Message
-from procman.control.table import colour_of, duration_text, size_text, state_text
+from procman.control.table import colour_of, duration_text, printable, size_text, state_text
 from procman.errors import EXIT_BUG
 from procman.tui.dialogs import Help, Signals
 from procman.tui.feed import Actions, Find, Log, Looks
@@ -31,6 +32,7 @@ from procman.tui.log import LogView
 
 BESIDE_COLUMNS = 160  # from so many on the log stands beside the table
 MIN_PLACE = 12  # of a path so much is told however little room there is: its end
+MAX_KEY_LINES = 2
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 KEYS = (
@@ -85,11 +87,9 @@ class Top(App[int]):
     Signals, Help { align: center middle; }
     .dialog { width: auto; max-width: 100%; height: auto; max-height: 100%; border: solid ansi_green; padding: 0 1; }
     Signals .dialog { width: 60; }
-    Help .dialog { width: 90; }
+    Help .dialog { width: 80; }
     OptionList { height: auto; max-height: 1fr; border: none; padding: 0; }
-    OptionList > .option-list--option-highlighted {
-        color: ansi_default; background: ansi_default; text-style: reverse;
-    }
+    OptionList > .option-list--option-highlighted { color: ansi_default; background: ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "restart", show=False),
@@ -125,7 +125,7 @@ class Top(App[int]):
         super().__init__(ansi_color=True)  # the colours of the user's own terminal: dark or light, sixteen are enough
         self.failure: Exception | None = None
         self._be_at = attach
-        self._place = place
+        self._place = printable(place)
         self._leave = leave
         self._until = until
         self._looks = Looks(find, self._tell_news)
@@ -194,8 +194,8 @@ class Top(App[int]):
     def on_resize(self, event: Resize) -> None:
         self.screen_stack[0].set_class(event.size.width >= BESIDE_COLUMNS, "beside")
         if self._is_drawn:
-            self._show_title()
-            self._show_keys()
+            self.call_later(self._show_title)  # when `size` is the new one
+            self.call_later(self._show_keys)
 
     def _handle_exception(self, error: Exception) -> None:
         """End with what the command says in a line: no traceback, unless somebody wants one."""
@@ -246,13 +246,13 @@ class Top(App[int]):
     # --- lines of text ---
 
     def say(self, text: str, is_error: bool = False) -> None:
-        self._said.update(Text(text, style=STYLES_SAID[is_error]))
+        self._said.update(Text(printable(text), style=STYLES_SAID[is_error]))
 
     def _show_title(self) -> None:
         states = Counter(state_text(instance).partition(" ")[0] for instance in self._instances.values())
         told = ", ".join(f"{count} {state}" for state, count in states.most_common())
         if self._trouble:
-            told = f"looking again: {self._trouble.partition(' — ')[0]}  {told}"
+            told = f"looking again: {printable(self._trouble.partition(' — ')[0])}  {told}"
         room = max(MIN_PLACE, self.size.width - len(f" procman   {told}"))
         place = self._place if len(self._place) <= room else f"…{self._place[1 - room :]}"
         self._title_line.update(Text(f" procman {place}  ").append(told, style=Style(bold=bool(self._trouble))))
@@ -266,7 +266,7 @@ class Top(App[int]):
             about.append(" ")
         about.append(self._followed, style=Style(bold=True))
         if self._log_trouble and self._log_trouble != self._trouble:
-            about.append(f"  {self._log_trouble}", style=Style(color="red"))
+            about.append(f"  {printable(self._log_trouble)}", style=Style(color="red"))
         elif instance is not None:
             state = state_text(instance)
             about.append(f"  {state}", style=STYLES[colour_of(instance, state)])
@@ -284,17 +284,17 @@ class Top(App[int]):
                 left = self.size.width
             left -= size + 2
             lines[-1].append(f"[@click=app.{action}][b]{key}[/b] {what}[/]")
-        self._keys.update("\n".join("  ".join(line) for line in lines))
+        shown = lines if len(lines) <= MAX_KEY_LINES else lines[-1:]  # the help knows the others
+        self._keys.update("\n".join("  ".join(line) for line in shown))
 
     # --- keys ---
 
-    def _ask(self, verb: str, **more: object) -> None:
+    def _ask(self, verb: str) -> None:
         instance = self._table.selected
         if instance is None:
             self.say("nothing is selected", True)
         else:
-            words = " ".join([verb, *map(str, more.values()), instance["name"]])
-            self._actions.of_instance(words, instance["name"], {"do": verb, **more})
+            self._actions.of_instance(f"{verb} {instance['name']}", instance["name"], {"do": verb})
 
     def action_restart(self) -> None:
         self._ask("restart")
@@ -312,12 +312,15 @@ class Top(App[int]):
             self._actions.scale(f"scale {instance['type']}={step}", instance["type"], step)
 
     def action_signal(self) -> None:
-        if (instance := self._table.selected) is not None:
-            self.push_screen(Signals(instance["name"]), self._send)
+        if (instance := self._table.selected) is None:
+            self.say("nothing is selected", True)
+        else:
+            self.push_screen(Signals(instance["name"]), partial(self._send, instance["name"]))
 
-    def _send(self, name: str | None) -> None:
-        if name:
-            self._ask("signal", signal=name)
+    def _send(self, name: str, signal_name: str | None) -> None:
+        """Send a signal to the instance for which it was chosen, whichever is selected by now."""
+        if signal_name:
+            self._actions.of_instance(f"signal {signal_name} {name}", name, {"do": "signal", "signal": signal_name})
 
     def action_attach(self) -> None:
         if (instance := self._table.selected) is None:
@@ -335,6 +338,16 @@ class Top(App[int]):
         for signum in came:
             if signum in (signal.SIGTERM, signal.SIGHUP):
                 self.exit(128 + signum)
+
+    def action_suspend_process(self) -> None:
+        """Stop all of the job, as the terminal itself would: what has started us, as `uv run`, would keep the terminal.
+
+        The kernel passes over it where no shell could continue us, as under `ssh -t`.
+        """
+        with contextlib.suppress(SuspendNotSupported), self.suspend():
+            before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(0, signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, before)
 
     def action_pause(self) -> None:
         if self._followed and not self._is_left:
@@ -402,7 +415,7 @@ def _details(instance: Message) -> str:
         f"{instance['restarts']} restarts" if instance["restarts"] != 1 else "1 restart",
         f"{instance['cpu_percent']:.1f}% CPU" if instance["cpu_percent"] is not None else "",
         size_text(instance["memory_bytes"]) if instance["memory_bytes"] is not None else "",
-        "".join(char if char.isprintable() else " " for char in str(instance["command"])),
+        printable(str(instance["command"])),
     ]
     return "  ".join(filter(None, told))
 

@@ -49,7 +49,7 @@ class Instances(ScrollView, can_focus=True):
         self._instances: Sequence[Message] = ()
         self._past = Past()
         self._at = 0
-        self._name = ""  # of the selected one, also while there is none: it may come back
+        self._chosen = ""  # of the selected one, also while there is none: it may come back
         self._layout_of = (-1, Layout((), 80))
         self.nothing = ""  # what to say where there is none
 
@@ -58,12 +58,16 @@ class Instances(ScrollView, can_focus=True):
         return self._instances[self._at] if self._instances else None
 
     def show_all(self, instances: Sequence[Message]) -> None:
-        """Show these; the same instance stays selected, or who stands in its place."""
+        """Show these; the same instance stays selected, else the last of its type, or who stands in its place."""
         self._past.add(instances)
         self._instances = instances
         names = [instance["name"] for instance in instances]
-        if self._name in names:
-            self._at = names.index(self._name)
+        types = [instance["type"] for instance in instances]
+        process_type = self._chosen.rpartition(".")[0]
+        if self._chosen in names:
+            self._at = names.index(self._chosen)
+        elif process_type in types:  # or a second `-` would be another type's
+            self._at = len(types) - 1 - types[::-1].index(process_type)
         self._at = max(0, min(self._at, len(names) - 1))
         self._layout_of = (-1, self._layout_of[1])
         self.virtual_size = Size(1, max(2, 1 + len(instances)))
@@ -96,8 +100,8 @@ class Instances(ScrollView, can_focus=True):
             self._tell()
 
     def _tell(self) -> None:
-        if self.selected is not None and self.selected["name"] != self._name:
-            self._name = self.selected["name"]
+        if self.selected is not None and self.selected["name"] != self._chosen:
+            self._chosen = self.selected["name"]
             self.post_message(self.Selected())
 
     def _show_cursor(self) -> None:

@@ -75,6 +75,22 @@ def test_scale_restart_attach_leave(app: App) -> None:
     quit_all(app)
 
 
+def test_ctrl_c_in_the_first_moments_of_attach(app: App) -> None:
+    detached(app, f"web: {SLEEP}\n")
+    early = app.write(
+        "early/sitecustomize.py",
+        "import os, signal, sys\nif 'attach' in sys.orig_argv:\n    os.kill(os.getpid(), signal.SIGINT)\n",
+    )
+    view = top(app, PYTHONPATH=f"{early.parent}:{app.env['PYTHONPATH']}")
+    view.wait_screen(r"web\.1 +ready")
+    view.type("a")
+    view.wait_until(lambda: view.out.count(b"\x1b[?1049h") == 2, "view")
+    view.wait_screen(r"attach web\.1 was ended by signal 2")
+    assert "Traceback" not in view.text
+    leave(view)
+    quit_all(app)
+
+
 def test_stop_start_and_a_signal(app: App) -> None:
     waits = f"trap 'echo heard' HUP; while :; do read x < {app.fifo()} || :; done"
     run = detached(app, f"web: {SLEEP}\nworker: {waits}\n", names=("web.1", "worker.1"))
@@ -155,6 +171,7 @@ def test_a_resized_window(app: App) -> None:
     assert "RESTARTS" not in view.screen_text
     view.resize(30, 200)
     view.wait_screen(r"NAME .*RESTARTS.* MEMORY +web\.1  ready")  # the log beside it
+    view.wait_screen(r"\nr restart .* q quit\s*\Z")  # the keys have room for one line
     leave(view)
     quit_all(app)
 
@@ -202,6 +219,38 @@ def test_the_terminal_is_given_back(app: App) -> None:
     quit_all(app)
 
 
+def test_ctrl_z_stops_the_whole_job_and_fg_shows_it_again(app: App) -> None:
+    """Also what has started the view, here a shell: it would keep the terminal."""
+    detached(app, f"web: {SLEEP}\n")
+    shell = app.spawn(["bash", "--noprofile", "--norc", "--noediting", "-i"], size=SIZE, env={"PS1": "shell> "})
+    shell.wait_screen(r"shell>$")
+    shell.type(f"sh -c '{sys.executable} -m procman top; echo ended'\n")
+    shell.wait_screen(r"web\.1 +ready(?s:.*)q quit")
+    for times in (1, 2):  # the emulator has only one screen, so look at the bytes
+        shell.type("\x1a")
+        shell.wait_until(lambda: shell.out.count(b"Stopped") == times, "stop")  # noqa: B023
+        shell.type("fg\n")
+        shell.wait_until(lambda: shell.out.count(b"\x1b[?1049h") == times + 1, "view")  # noqa: B023
+        shell.type("?")
+        shell.wait_screen("closes this")
+        shell.type("q")
+        shell.wait_screen(r"\A(?!(?s:.*)closes this)")
+    shell.type("q")
+    shell.wait_until(lambda: b"ended" in shell.out, "end")
+    shell.hang_up()
+    quit_all(app)
+
+
+def test_ctrl_z_does_nothing_where_no_shell_could_wake_the_view(app: App) -> None:
+    detached(app, f"web: {SLEEP}\n")
+    view = top(app)
+    view.type("\x1a?")
+    view.wait_screen("closes this")
+    view.type("q")
+    leave(view)
+    quit_all(app)
+
+
 # --- without what it needs ---
 
 
@@ -219,6 +268,15 @@ def test_no_terminal(app: App) -> None:
         run = app.call(*arguments)
         assert (run.code, run.text) == (2, "")
         assert run.err_text == "the view needs a terminal — `procman ps --watch` prints a table\n"
+
+
+def test_a_terminal_that_cannot_be_drawn_on(app: App) -> None:
+    app(f"web: {SLEEP}\n")
+    for arguments in (["top"], ["start", "--top"]):
+        run = app.procman(*arguments, size=SIZE, env={"TERM": "dumb"})
+        assert run.wait() == 2
+        assert run.lines[0].startswith("the view cannot be drawn on this terminal (TERM=dumb) — `procman ps --watch`")
+        assert "\x1b" not in run.text
 
 
 @pytest.mark.parametrize("arguments", [["top"], ["start", "--top"]], ids=" ".join)

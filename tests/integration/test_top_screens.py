@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from rich.style import Style
 from textual.pilot import Pilot
 
 from procman.tui.app import Top
@@ -43,6 +44,13 @@ class View:
             raise AssertionError(f"no {pattern!r} in\n{self.text}") from None
 
     @property
+    def segments(self) -> list[tuple[str, Style]]:
+        """Return what is drawn, with its style."""
+        screen = self.top.screen
+        drawn = [segment for strip in screen._compositor.render_strips(screen.size) for segment in strip]
+        return [(segment.text, segment.style or Style()) for segment in drawn if not segment.control]
+
+    @property
     def lines(self) -> list[str]:
         """Return the lines of the screen, as wide as it is."""
         screen = self.top.screen
@@ -71,9 +79,8 @@ def see(app: App, size: tuple[int, int], look: Callable[[View], Awaitable[None]]
 
     async def run() -> Watched:
         directory = str(app.root / ".procman")
-        top = Watched(
-            finder(directory), more.pop("attach", lambda name: f"{name} is not attached here"), "~/app", **more
-        )
+        attach = more.pop("attach", lambda name: f"{name} is not attached here")
+        top = Watched(finder(directory), attach, more.pop("place", "~/app"), **more)
         async with top.run_test(size=size) as pilot:
             await look(View(top, pilot))
         return top
@@ -132,6 +139,28 @@ def test_little_room_is_no_error(app: App) -> None:
     see(app, (80, 24), look)
 
 
+def test_with_little_room_the_help_and_the_way_out_are_told(app: App) -> None:
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"web\.1 +ready")
+        assert re.search(r"\n.*\? help +q quit\Z", view.text)
+        assert "r restart" not in view.text
+
+    see(app, (40, 10), look)
+
+
+def test_a_folder_whose_name_is_no_line_of_text(app: App) -> None:
+    """Its escape sequences are not the terminal's, and what is no UTF-8 is no error."""
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"\A procman ~/e \[31mvil \[b\] and more  1 ready")
+        assert all(char.isprintable() for line in view.lines for char in line)
+
+    see(app, (80, 24), look, place="~/e\x1b[31mvil\udcff[b]\nand more")
+
+
 def test_the_help(app: App) -> None:
     started(app, f"web: {SLEEP}\n")
 
@@ -147,12 +176,31 @@ def test_the_help(app: App) -> None:
         ):
             assert key in view.text
         assert "leave the view: everything goes on" in view.text
-        assert "closes this" in view.text
+        assert "closes this" in view.text  # so all of it is seen on the smallest usual terminal
         await view.press("q")
         assert view.top.is_running
         await view.until(r"web\.1 +ready(?s:(?!.*closes this))")
 
-    see(app, (100, 30), look)
+    see(app, (80, 24), look)
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (200, 50)], ids=str)
+def test_the_signals(app: App, size: tuple[int, int]) -> None:
+    started(app, f"web: {SLEEP}\n")
+
+    async def look(view: View) -> None:
+        await view.until(r"web\.1 +ready")
+        await view.press("k")
+        await view.until(r"│ Signal to web\.1 .*│")
+        await view.press("down")
+        await view.until(r"│ QUIT   end, with a core dump +│")
+        names = ("HUP ", "INT ", "QUIT ")
+        reverse = [text.split()[0] for text, style in view.segments if style.reverse and text.startswith(names)]
+        assert reverse == ["INT"]  # one sees which one is sent
+        await view.press("escape")
+        await view.until(r"\A(?!(?s:.*)Signal to)")
+
+    see(app, size, look)
 
 
 def test_search(app: App) -> None:
@@ -214,13 +262,7 @@ def test_colours_of_a_program_stay_and_nothing_else(app: App) -> None:
     async def look(view: View) -> None:
         await view.until(r"red +cleared +end")
         await view.until(r"\n +new|\nnew")
-        styles = {
-            segment.text: segment.style
-            for strip in view.top.screen._compositor.render_strips(view.top.screen.size)
-            for segment in strip
-        }
-        red = next(style for text, style in styles.items() if text == "red")
-        assert red is not None
+        red = dict(view.segments)["red"]
         assert red.color is not None
         assert red.color.number == 1
         assert not any(ord(char) < 32 for line in view.lines for char in line)
@@ -266,3 +308,25 @@ def test_a_bug_in_the_view_is_told_by_the_command(app: App) -> None:
         await view.until("looking again: procman: a bug of ours: ZeroDivisionError")
 
     see(app, (80, 24), look)
+
+
+def test_what_vanishes_while_it_is_selected(app: App) -> None:
+    """A key that is pressed once more is for the same type, and a signal for whom it was chosen."""
+    run = started(app, f"web: {SLEEP}\nworker: {SLEEP}\n", "web=3", "worker=2", names=("web.3", "worker.2"))
+
+    async def look(view: View) -> None:
+        await view.until(r"worker\.2 +ready")
+        await view.press("down", "down", "k")
+        await view.until(r"Signal to web\.3")
+        await asyncio.to_thread(app.call, "scale", "web=2")
+        await view.until(r"\A(?!(?s:.*)web\.3 +ready)")
+        await view.press("end", "enter")  # WINCH
+        await view.until(r"signal WINCH web\.3: (?!done|…)")
+        assert view.top._table.selected is not None
+        assert view.top._table.selected["name"] == "web.2"
+        await view.press("minus")
+        await view.until(r"scale web=-1: done")
+        await view.until(r"\A(?!(?s:.*)web\.2 +ready)(?s:.*)web\.1  ready")
+        assert not [event for event in run.events if event.is_("stopping", "worker.2")]
+
+    see(app, (120, 24), look)

@@ -164,6 +164,16 @@ def test_every_arrow_is_in_the_table(path: Path) -> None:
             assert room in THIRD_PARTY.get(top, ()), f"{room} must not import {top}"
 
 
+def test_the_live_view_has_no_way_around_the_client() -> None:
+    """`control/client` is its only road to a supervisor or a process; `cli/top` adds the command `procman attach`."""
+    roads = {"socket", "subprocess", "multiprocessing", "ctypes", "psutil", "procman.control.directory"}
+    for path in (PACKAGE / "tui").glob("*.py"):
+        assert not roads & imported(path.read_text()), path
+    ours = {module for module in imported((PACKAGE / "cli/top.py").read_text()) if module.startswith("procman.")}
+    cli = {"procman.cli.app", "procman.cli.control", "procman.cli.options"}
+    assert ours == {*cli, "procman.errors", "procman.tui.app", "procman.tui.feed"}
+
+
 def test_this_test_sees_an_arrow() -> None:
     source = """
 def lazy():
