@@ -75,6 +75,7 @@ class LogView(ScrollView, can_focus=True):
         self._width = 0
         self._strips: dict[Line, Strip] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._marked: re.Pattern[str] | None = None  # the same, unless that takes too long
         self._found = -1  # which line, counted with those that have been here
         self.nothing = ""
 
@@ -157,7 +158,7 @@ class LogView(ScrollView, can_focus=True):
 
     def search(self, pattern: re.Pattern[str] | None) -> None:
         """Show where `pattern` is found."""
-        self._pattern = pattern
+        self._pattern = self._marked = pattern
         self._found = -1
         self._strips.clear()
         self.refresh()
@@ -212,12 +213,12 @@ class LogView(ScrollView, can_focus=True):
             text.end = ""
             text.expand_tabs(8)
             text.stylize(_STYLES.get(line.kind, Style()))
-            if self._pattern is not None:
+            if self._marked is not None:
                 try:
                     with _within(DRAW_S):
-                        text.highlight_regex(self._pattern, _FOUND)
+                        text.highlight_regex(self._marked, _FOUND)
                 except TooSlow:
-                    self._pattern = None
+                    self._marked = None
             if is_found:
                 text.stylize(Style(underline=True))
             strip = Strip(text.render(self.app.console)).apply_style(self.rich_style)
