@@ -28,7 +28,7 @@ from procman.errors import EXIT_BUG
 from procman.tui.dialogs import Help, Signals
 from procman.tui.feed import Actions, Find, Log, Looks
 from procman.tui.instances import STYLES, Instances
-from procman.tui.log import LogView
+from procman.tui.log import LogView, TooSlow
 
 BESIDE_COLUMNS = 160  # from so many on the log stands beside the table
 MIN_PLACE = 12  # of a path so much is told however little room there is: its end
@@ -394,7 +394,11 @@ class Top(App[int]):
         self._view.focus()
 
     def action_find(self, step: int) -> None:
-        which, count = self._view.find(step)
+        try:
+            which, count = self._view.find(step)
+        except TooSlow:
+            self.say("this expression takes too long on these lines", True)
+            return
         self.say(f"line {which} of {count} — n older, N newer, Esc ends" if count else "not found", not count)
 
 

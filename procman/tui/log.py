@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from rich.ansi import AnsiDecoder
 from rich.style import Style
@@ -21,10 +24,38 @@ from procman.tui.feed import GAP, OWN, TEXT
 MAX_LINES = 5000
 MAX_CHARS = 2000  # of a line; the rest is `procman logs`'
 
+SEARCH_S = 0.5  # of processor time, for an expression to be looked for in all lines
+DRAW_S = 0.01  # and in one that is drawn
+
 _SEQUENCE = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")
 _UNFINISHED = re.compile("\x1b[^m]*\\Z")
 _STYLES = {OWN: Style(dim=True, italic=True), GAP: Style(color="yellow")}
 _FOUND = Style(reverse=True, bold=True)
+
+
+class TooSlow(Exception):
+    """A regular expression takes too long on these lines."""
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise TooSlow when this takes longer: `.*x` in a line of 2,000 characters takes 50 ms, and others for ever.
+
+    The module `re` looks for signals while it searches. A signal that comes too late means nobody.
+    """
+    is_armed = True
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if is_armed:
+            raise TooSlow
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        is_armed = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class Line(NamedTuple):
@@ -44,6 +75,7 @@ class LogView(ScrollView, can_focus=True):
         self._width = 0
         self._strips: dict[Line, Strip] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._marked: re.Pattern[str] | None = None  # the same, unless that takes too long
         self._found = -1  # which line, counted with those that have been here
         self.nothing = ""
 
@@ -126,16 +158,25 @@ class LogView(ScrollView, can_focus=True):
 
     def search(self, pattern: re.Pattern[str] | None) -> None:
         """Show where `pattern` is found."""
-        self._pattern = pattern
+        self._pattern = self._marked = pattern
         self._found = -1
         self._strips.clear()
         self.refresh()
 
     def find(self, step: int) -> tuple[int, int]:
-        """Go to the next older or newer line in which it is found, first to the newest; return which of how many."""
+        """Go to the next older or newer line in which it is found, first to the newest; return which of how many.
+
+        Raises TooSlow, and then it is no longer looked for.
+        """
         if self._pattern is None:
             return 0, 0
-        found = [at + self._dropped for at, line in enumerate(self._lines) if self._pattern.search(_plain(line))]
+        search = self._pattern.search
+        try:
+            with _within(SEARCH_S):
+                found = [at + self._dropped for at, line in enumerate(self._lines) if search(_plain(line))]
+        except TooSlow:
+            self.search(None)
+            raise
         if not found:
             self._found = -1
             return 0, 0
@@ -172,8 +213,12 @@ class LogView(ScrollView, can_focus=True):
             text.end = ""
             text.expand_tabs(8)
             text.stylize(_STYLES.get(line.kind, Style()))
-            if self._pattern is not None:
-                text.highlight_regex(self._pattern, _FOUND)
+            if self._marked is not None:
+                try:
+                    with _within(DRAW_S):
+                        text.highlight_regex(self._marked, _FOUND)
+                except TooSlow:
+                    self._marked = None
             if is_found:
                 text.stylize(Style(underline=True))
             strip = Strip(text.render(self.app.console)).apply_style(self.rich_style)

@@ -233,6 +233,23 @@ def test_search(app: App) -> None:
     see(app, (80, 24), look)
 
 
+def test_a_search_that_would_take_for_ever(app: App) -> None:
+    started(app, f"web: yes 'level info, and a number 1234' | head -c 1500 | tr '\\n' x; echo; {NUMBERS}\n")
+
+    async def look(view: View) -> None:
+        await view.until("line 100 of it")
+        await view.press("slash")
+        await view.type("(x*)*(.*)*timeout")
+        await view.press("enter")
+        await view.until("this expression takes too long on these lines")
+        await view.press("slash", "ctrl+u")
+        await view.type("level.*1234")
+        await view.press("enter")
+        await view.until("line 1 of 1 ")
+
+    see(app, (80, 24), look)
+
+
 def test_pause(app: App) -> None:
     gate = app.fifo()
     run = started(app, f"web: echo first; read x < {gate}; echo second; exec sleep 1000\n")
