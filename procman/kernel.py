@@ -85,9 +85,16 @@ def raise_file_limit(needed: int) -> int | None:
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(max(soft, min(needed, hard_file_limit()))), hard))
     return soft
+
+
+def hard_file_limit() -> float:
+    """Return how many files we may ever have open."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return float("inf") if hard == resource.RLIM_INFINITY else hard
 
 
 def signal_name(signum: int) -> str:

@@ -203,6 +203,14 @@ def _port_notes(specs: Sequence[ProcessSpec]) -> list[str]:
     return [f"{spec.name}: {text}" for spec, text in taken]
 
 
+def _check_file_limit(specs: Sequence[ProcessSpec]) -> None:
+    """Raise SpawnError where so many can never run beside each other: each has at least one descriptor of ours."""
+    limit = kernel.hard_file_limit()
+    if len(specs) >= limit:
+        text = f"{len(specs)} instances are too many open files for procman, whose limit is {limit} (ulimit -Hn)"
+        raise SpawnError(text, hint="scale to fewer, or raise that limit before `procman start`")
+
+
 class _Run:
     """The supervisor's process: the wiring of loop, supervisor and sinks."""
 
@@ -421,6 +429,7 @@ class _Run:
         there = Counter(instance.spec.process_type for instance in instances if not instance.is_removed)
         counts = {entry.name: changes.get(entry.name, there[entry.name]) for entry in self._app.procfile.types}
         specs = resolve(self._app.procfile.types, self._app.dotenv, counts, self._settings, os.environ)
+        _check_file_limit(specs)
         notes = _port_notes([spec for spec in specs if spec.name not in self._supervisor.instances])
         assert self._claim is not None
         self._claim.check([name for name, count in counts.items() if count])
@@ -459,6 +468,7 @@ class _Run:
         self._check_exchange()
         assert self._claim is not None
         plan = plan_reload(self._origin, self._app, self._supervisor.instances, self._claim.others())
+        _check_file_limit(plan.specs)
         notes = [*_port_notes(plan.fresh), *plan.notes]
         if plan.changes.started or plan.changes.stopped:
             notes.append(_formation_note(plan.counts))

@@ -73,6 +73,18 @@ def test_spawn_that_fails_while_scaling_leaves_all_as_it_was(app: App) -> None:
     no_traceback(run)
 
 
+def test_more_than_there_can_be_open_files_is_refused_before_one_begins(app: App) -> None:
+    app("web: exec sleep 1000")
+    run = app.spawn(shell_start(app, "ulimit -n 60"), has_events=True)
+    run.wait_for("ready", "web.1")
+    reply = ask(app, {"do": "scale", "counts": {"web": 60}})
+    assert reply["code"] == 71
+    assert reply["error"].startswith("60 instances are too many open files for procman, whose limit is 60")
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 0, run.failure("")
+    assert starts(run) == ["web.1"]
+
+
 @pytest.mark.parametrize("kind", ["plain", "ignore", "setsid", "daemon", "stubborn"])
 def test_scaled_away_leaves_nothing(app: App, kind: str) -> None:
     """The run goes on; of those that were scaled away none is left, but a daemon that nobody knows as theirs."""
