@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 100
 WARM_UP_S = 0.1
+WARM_UP_PAUSE_S = 0.02
 NO_DESCRIPTOR_WAIT_S = 1.0
 HELD_BYTES = 1024 * 1024  # of output that waits for a slow client
 PIECE_BYTES = 256 * 1024  # encoded in one turn
@@ -199,6 +200,14 @@ class Connection:
                 self.on_close()
 
 
+def _load_json() -> None:
+    import json  # noqa: F401 -- for the protocol
+
+
+def _load_protocol() -> None:
+    from procman.control import protocol  # noqa: F401 -- for the requests
+
+
 def _size_of(event: Told) -> int:
     return len(event.block) if isinstance(event, (Output, Raw)) else 0
 
@@ -242,7 +251,9 @@ class Server:
             os.rename(new, name)  # so that whoever sees it finds somebody listening
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket.fileno(), self._on_client)
-        self._loop.call_later(WARM_UP_S, self._warm_up)
+        # Not all at once: each takes some ms, in which no output is passed on.
+        for at, load in enumerate((_load_json, _load_protocol, self._warm_up)):
+            self._loop.call_later(WARM_UP_S + at * WARM_UP_PAUSE_S, load)
 
     def _warm_up(self) -> None:
         if self._requests is None:
