@@ -20,8 +20,9 @@ def fault(peer: Peer, output: str, flood: Flood) -> str:
     with App().flood(flood) as app, Session(peer, app, output) as session:
         try:
             session.wait_for_reports(flood.children, READY_S)
+            into = flooding.buffer_for(session, flood)
             app.open_gate()
-            faults = flooding.receive(session, flood, LIMIT_S).faults(peer.prefixes)
+            faults = flooding.receive(session, flood, into, LIMIT_S).faults(peer.prefixes)
         except Failed as failure:
             return str(failure)
     return str(faults) if any(faults) else ""

@@ -38,9 +38,8 @@ class Arrival(NamedTuple):
         return check(self.received, self.counts, self.flood.line_bytes, has_names)
 
 
-def receive(session: Session, flood: Flood, limit_s: float) -> Arrival:
+def receive(session: Session, flood: Flood, into: memoryview, limit_s: float) -> Arrival:
     """Take all that comes until every child has reported and its last line is here. Raises Failed after the limit."""
-    into = _buffer_for(flood) if session.fd >= 0 else memoryview(b"")
     report_fd, told, ended_s = session.app.report, b"", 0.0
     fds = [report_fd] + [session.fd] * (session.fd >= 0)
     size = ends = 0
@@ -77,8 +76,11 @@ def _read(fd: int, into: memoryview) -> int:
     return count
 
 
-def _buffer_for(flood: Flood) -> memoryview:
+def buffer_for(session: Session, flood: Flood) -> memoryview:
+    """Return where to keep what arrives. To be asked before the gate opens: the first of a size takes a second."""
     global _buffer
+    if session.fd < 0:
+        return memoryview(b"")
     # A child looks at its limit once a block, and managers say things of their own.
     size = flood.most_lines * flood.children * (flood.line_bytes + PREFIX_MOST_BYTES) + (8 << 20)
     if len(_buffer) < size:

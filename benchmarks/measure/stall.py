@@ -28,6 +28,7 @@ def sample(peer: Peer, megabytes: int, seconds: float) -> Sample:
     flood = Flood(1, LINE_BYTES, megabytes, LIMIT_S)
     with App().flood(flood) as app, Session(peer, app) as session:
         session.wait_for_reports(1, READY_S)
+        into = flooding.buffer_for(session, flood)
         managers = session.processes().manager
         before_mb = most_mb = processes.memory_mb(managers, "Pss")
         app.open_gate()
@@ -35,7 +36,7 @@ def sample(peer: Peer, megabytes: int, seconds: float) -> Sample:
         while time.monotonic() < until_s:
             time.sleep(LOOK_S)
             most_mb = max(most_mb, processes.memory_mb(managers, "Pss"))
-        arrival = flooding.receive(session, flood, LIMIT_S)
+        arrival = flooding.receive(session, flood, into, LIMIT_S)
     return {"growth_mb": most_mb - before_mb, "before_mb": before_mb, **arrival.faults(peer.prefixes)._asdict()}
 
 

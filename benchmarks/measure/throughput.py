@@ -32,11 +32,12 @@ def sample(peer: Peer, output: str, flood: Flood) -> Sample:
     flood = flood._replace(megabytes=min(flood.megabytes, peer.flood_mb or flood.megabytes))
     with App().flood(flood) as app, Session(peer, app, output) as session:
         session.wait_for_reports(flood.children, READY_S)
+        into = flooding.buffer_for(session, flood)
         managers = session.processes().manager
         cpu_s = processes.cpu_s(managers)
         began_s = time.monotonic()
         app.open_gate()
-        arrival = flooding.receive(session, flood, flood.seconds + DRAIN_S)
+        arrival = flooding.receive(session, flood, into, flood.seconds + DRAIN_S)
         ended_s = arrival.ended_s if session.fd >= 0 else max(arrival.ended_s, last_busy_s(managers))
         cpu_s = processes.cpu_s(managers) - cpu_s
     seconds = ended_s - began_s
