@@ -135,7 +135,8 @@ def load(files: list[str], tests: list[Test]) -> tuple[list[Result], Tools, Abou
     versions = {name: version for part in parts for name, version in part["versions"].items()}
     missing = {name: why for part in parts for name, why in part["missing"].items()}
     tools = Tools([peer for peer in PEERS if peer.name in versions], missing, versions)
-    return results, tools, parts[0]["machine"]
+    again = ", ".join(dict.fromkeys(name for part in parts[1:] for name in part["tests"]))
+    return results, tools, parts[0]["machine"] | ({"from a later run": again} if again else {})
 
 
 def write_docs(folder: Path, results: list[Result], tools: Tools, about: About) -> None:
