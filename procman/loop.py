@@ -1,7 +1,8 @@
 """One selector, one timer heap, one signal wakeup. It does not know what a process is.
 
-A turn is: signals, timers, then one callback per ready descriptor, then what was put off to the end of the turn.
-Nothing polls: without a timer the wait has no timeout.
+A turn is: signals, timers, then one callback per ready descriptor, then what was put off to the end of the turn. What
+was put off until the loop waits comes when no descriptor is ready, at the latest after a few turns. Nothing polls:
+without a timer the wait has no timeout.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from types import FrameType
 
 Callback = Callable[[], None]
 
+BROKEN = select.POLLERR | select.POLLHUP  # the other end has gone, or is going
+PATIENCE_TURNS = 4  # how long a busy loop may keep what was put off until it waits
 MAX_WAIT_S = 86_400.0  # the kernel takes milliseconds in an int (epoll_wait(2)); a timer may be further away
 
 
@@ -64,6 +67,8 @@ class Loop:
         self._signals: deque[int] = deque()
         self._on_signal: dict[int, Callback] = {}
         self._at_turn_end: list[Callback] = []
+        self._before_wait: list[Callback] = []
+        self._patience_turns = PATIENCE_TURNS
         self._is_stopped = False
         # The byte is the wakeup, the deque is the truth: bytes are dropped when the pipe is full.
         self._wakeup_fd, self._signal_fd = os.pipe()
@@ -138,6 +143,10 @@ class Loop:
         """Call back once, after all descriptors of this turn had their turn."""
         self._at_turn_end.append(callback)
 
+    def before_wait(self, callback: Callback) -> None:
+        """Call back once, when nothing is ready any more: for what is cheaper done seldom. Soon, however busy it is."""
+        self._before_wait.append(callback)
+
     def on_signal(self, signum: int, callback: Callback) -> None:
         """Run `callback` in the loop for each delivery of `signum`; one that was held back until now comes, too."""
         self._on_signal[signum] = callback
@@ -168,29 +177,39 @@ class Loop:
             watch = self._watches.get(fd)
             if watch is None or fd in self._fresh:
                 continue  # a callback earlier in this turn removed it, and maybe another took its number
-            is_broken = mask & (select.POLLERR | select.POLLHUP)
-            if watch.on_error and is_broken:
+            if mask & BROKEN and watch.on_error:
                 watch.on_error()
-            if watch.on_read and (mask & select.POLLIN or is_broken) and self._watches.get(fd) is watch:
+            if mask & (select.POLLIN | BROKEN) and watch.on_read and self._watches.get(fd) is watch:
                 watch.on_read()
-            if watch.on_write and (mask & select.POLLOUT or is_broken) and self._watches.get(fd) is watch:
+            if mask & (select.POLLOUT | BROKEN) and watch.on_write and self._watches.get(fd) is watch:
                 watch.on_write()
         self._finish_turn()
 
     def _wait(self) -> list[tuple[int, int]]:
         self._run_signals_and_timers()
         self._finish_turn()
-        if self._is_stopped:
-            return []
-        while self._timers and self._timers[0].callback is None:
-            heapq.heappop(self._timers)
-        timeout_s = min(max(0.0, self._timers[0].deadline - self.now()), MAX_WAIT_S) if self._timers else None
-        if self._signals:
-            timeout_s = 0.0
-        self._fresh.clear()
-        ready = self._selector.poll(timeout_s)
+        ready = self._poll(0.0) if self._before_wait and self._patience_turns else []
+        self._patience_turns = self._patience_turns - 1 if ready else PATIENCE_TURNS
+        if not ready:
+            while self._before_wait:
+                self._at_turn_end, self._before_wait = self._before_wait, []
+                self._finish_turn()
+            if self._is_stopped:
+                return []
+            ready = self._poll(self._timeout_s())
         self._run_signals_and_timers()
         return ready
+
+    def _poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        self._fresh.clear()
+        return self._selector.poll(timeout_s)
+
+    def _timeout_s(self) -> float | None:
+        if self._signals:
+            return 0.0
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        return min(max(0.0, self._timers[0].deadline - self.now()), MAX_WAIT_S) if self._timers else None
 
     def _run_signals_and_timers(self) -> None:
         while self._signals:

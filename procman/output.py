@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from procman.events import Event, Output
 from procman.loop import Loop, Timer
@@ -76,7 +77,7 @@ class Multiplexer:
     def add(self, name: str, fd: int, is_pty: bool = False, taps: Sequence[Callable[[bytes], None]] = ()) -> Feed:
         """Read `fd`, which must not block, until its end. Each of `taps` is called with each chunk as it comes."""
         feed = Feed(name, fd, is_pty, taps)
-        self._loop.add_reader(fd, lambda: self._on_readable(feed))
+        self._loop.add_reader(fd, partial(self._on_readable, feed))
         return feed
 
     def drain(self, feed: Feed) -> None:
@@ -102,7 +103,7 @@ class Multiplexer:
         paused, self._paused = self._paused, []
         for feed in paused:
             if feed.fd >= 0:
-                self._loop.add_reader(feed.fd, lambda feed=feed: self._on_readable(feed))  # type: ignore[misc]
+                self._loop.add_reader(feed.fd, partial(self._on_readable, feed))
         if self._delayed:
             self._watch_silence()
         if self._partial and self._prompt_timer is None:
@@ -166,8 +167,11 @@ class Multiplexer:
 
     def _send(self, feed: Feed, block: bytes) -> None:
         self._last = feed
-        send = self._emit if feed is self._streaming else self.emit
-        send(Output(feed.name, time.time(), block))
+        event = Output(feed.name, time.time(), block)
+        if self._streaming is None or self._streaming is feed:
+            self._emit(event)
+        else:
+            self.emit(event)
 
     def _end_line(self, feed: Feed) -> None:
         if feed.pieces or feed.is_open:

@@ -176,7 +176,6 @@ class Background:
 class Watch:
     """A sink that looks whether all instances are up, and tells it once; until then, what backing services it takes."""
 
-    is_full = False
     is_idle = True
 
     def __init__(

@@ -216,7 +216,6 @@ class _Show:
 class Output1:
     """Standard output, blocking: a slow reader makes us slow, and the supervisor counts what we miss."""
 
-    is_full = False
     is_idle = True
 
     def __init__(self) -> None:

@@ -172,7 +172,6 @@ def _unheard(old: App, new: App) -> set[str]:
 class Exchange:
     """A sink that starts some instances as soon as others are down: those have had their ports."""
 
-    is_full = False
     is_idle = True
 
     def __init__(self, loop: Loop, supervisor: Supervisor, plan: Plan, file_limit: int | None) -> None:

@@ -344,7 +344,7 @@ class _Run:
         self._multiplexer = multiplexer = Multiplexer(
             self._loop,
             self._emit,
-            lambda: any(sink.is_full for sink in self._sinks),
+            self._is_full,
             PROMPT_TERMINAL_S if self._is_terminal else PROMPT_S,
             redraws=self._is_terminal,
             attached=self._options.get("attach") or "",
@@ -529,6 +529,9 @@ class _Run:
 
     def _tell(self, text: str) -> None:
         self._multiplexer.emit(Notice(SYSTEM, time.time(), text))
+
+    def _is_full(self) -> bool:
+        return any(stream.is_full for stream in self._streams)
 
     def _emit(self, event: Any) -> None:
         self._ring.write(event)

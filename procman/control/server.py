@@ -313,10 +313,6 @@ class Server:
     # --- as a sink ---
 
     @property
-    def is_full(self) -> bool:
-        return False  # a slow client loses output, and holds nobody back
-
-    @property
     def is_idle(self) -> bool:
         return not self._connections
 

@@ -11,10 +11,6 @@ if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     class Sink(Protocol):
         """Takes every event of a run, in order."""
 
-        @property
-        def is_full(self) -> bool:
-            """Tell that no more output should be read for now: what was written waits for a slow reader."""
-
         def write(self, event: Event) -> None: ...
 
         def close(self) -> None:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         """Where the bytes go: a Stream, or what a command writes to."""
 
         @property
-        def is_full(self) -> bool: ...
-        @property
         def is_idle(self) -> bool: ...
         def write(self, *buffers: Buffer) -> None: ...
         def flush(self) -> None: ...
@@ -60,10 +58,6 @@ class Console:
             from procman.sinks.typed import TypedLine
 
             self._typed = TypedLine()
-
-    @property
-    def is_full(self) -> bool:
-        return self._stream.is_full
 
     @property
     def is_idle(self) -> bool:

@@ -89,10 +89,9 @@ class LogFile:
 
     A file is full at `limit_bytes` and gets the name `….1`, the one before `….2`, so that there are `count` in all.
     Each begins and ends with a whole line; a line longer than the limit has a file of its own. `tell` is called with
-    what becomes of a disk that takes no more, once each time; what waits is then kept up to FULL_BYTES.
+    what becomes of a disk that takes no more, once each time; what waits is then kept up to FULL_BYTES. Nobody is held
+    back.
     """
-
-    is_full = False  # holds nobody back
 
     def __init__(self, loop: Loop, place: Place, limit_bytes: int, count: int, tell: Callable[[str], None]) -> None:
         """Open the log. Raises OSError."""

@@ -17,10 +17,6 @@ class JsonLines:
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}  # of lines that come in pieces
 
     @property
-    def is_full(self) -> bool:
-        return self._stream.is_full
-
-    @property
     def is_idle(self) -> bool:
         return self._stream.is_idle
 

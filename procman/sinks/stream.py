@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from threading import Thread
 
 FULL_BYTES = 1024 * 1024
+# A child on a pty gives 4 KiB a read (N_TTY_BUF_SIZE), and one write for each would wake the reader for half of what it
+# could take.
+WORTH_BYTES = 8192
 MAX_BUFFERS = 512  # IOV_MAX is 1024 (writev(2))
 
 Buffer = bytes | memoryview
@@ -35,7 +38,8 @@ class Stream:
         self._queued_bytes = 0
         self._was_full = False
         self._is_waiting = False  # for the descriptor to become writable
-        self._is_flush_due = False
+        self._is_flush_due = False  # at the end of this turn
+        self._is_flush_planned = False  # before the loop waits, if not sooner
         self.is_gone = False
         self.on_idle: Callable[[], None] | None = None  # called whenever the queue has emptied
         self._thread: Thread | None = None
@@ -88,7 +92,7 @@ class Stream:
         return not self._queue
 
     def write(self, *buffers: Buffer) -> None:
-        """Queue `buffers`; all of a turn go out together at its end."""
+        """Queue `buffers`; what is worth a write goes out at the end of the turn, less before the loop waits."""
         if self.is_gone:
             return
         for buffer in buffers:
@@ -96,16 +100,27 @@ class Stream:
         self._queue += buffers
         if self._queued_bytes >= FULL_BYTES:
             self._was_full = True
-        if not self._is_flush_due and not self._is_waiting:
+        if self._is_waiting:
+            return
+        if self._queued_bytes >= WORTH_BYTES and not self._is_flush_due:
             self._is_flush_due = True
             self._loop.at_turn_end(self.flush)
+        elif not self._is_flush_planned:
+            self._is_flush_planned = True
+            self._loop.before_wait(self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        self._is_flush_planned = False
+        if self._queue and not self._is_waiting:
+            self.flush()
 
     def flush(self) -> None:
         """Write until the queue is empty or the reader has no room."""
         self._is_flush_due = False
         while self._queue and not self.is_gone:
+            buffers = self._queue if len(self._queue) <= MAX_BUFFERS else self._queue[:MAX_BUFFERS]
             try:
-                written = self._write(self._queue[:MAX_BUFFERS])
+                written = self._write(buffers)
             except BlockingIOError:
                 self._wait_for_room()
                 return
@@ -114,6 +129,9 @@ class Stream:
                 self._gone("" if error.errno in left else os.strerror(error.errno or 0).lower())
                 return
             self._forget(written)
+            if self._queue and len(buffers) < MAX_BUFFERS:
+                self._wait_for_room()  # it took less than it was offered: to ask again would cost a system call
+                return
         if self._is_waiting:
             self._is_waiting = False
             self._loop.remove_writer(self._fd)
@@ -146,6 +164,9 @@ class Stream:
 
     def _forget(self, written: int) -> None:
         self._queued_bytes -= written
+        if not self._queued_bytes:
+            self._queue.clear()
+            return
         done = 0
         for buffer in self._queue:
             if len(buffer) > written:

@@ -29,6 +29,10 @@ class Turns(Loop):
         os.write(self._kick_fd, b"x")
         self.add_reader(self._ready_fd, lambda: None)
 
+    def turn(self) -> None:
+        self._patience_turns = 0  # what is put off until the loop waits comes in each turn
+        super().turn()
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         timer = super().call_later(delay_s, callback)
         self.timers.append(timer)

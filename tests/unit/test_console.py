@@ -23,7 +23,6 @@ NOON = time.mktime((2024, 5, 1, 12, 0, 0, 0, 0, -1))
 class Paper:
     """Stands where a Stream would, and keeps what is written."""
 
-    is_full = False
     is_idle = True
 
     def __init__(self) -> None:
@@ -305,10 +304,11 @@ def test_close_flushes() -> None:
     assert shown.paper.text == b"<flushed>"
 
 
-def test_full_and_idle_are_the_streams() -> None:
+def test_idle_is_the_streams() -> None:
     shown = Shown()
-    shown.paper.is_full, shown.paper.is_idle = True, False
-    assert (shown.console.is_full, shown.console.is_idle) == (True, False)
+    assert shown.console.is_idle
+    shown.paper.is_idle = False
+    assert not shown.console.is_idle
 
 
 # --- with the multiplexer: whatever happens, no line is mixed ---
