@@ -100,9 +100,9 @@ class Stream:
         self._queue += buffers
         if self._queued_bytes >= FULL_BYTES:
             self._was_full = True
-        if self._is_waiting:
+        if self._is_waiting or self._is_flush_due:
             return
-        if self._queued_bytes >= WORTH_BYTES and not self._is_flush_due:
+        if self._queued_bytes >= WORTH_BYTES:
             self._is_flush_due = True
             self._loop.at_turn_end(self.flush)
         elif not self._is_flush_planned:
@@ -118,9 +118,8 @@ class Stream:
         """Write until the queue is empty or the reader has no room."""
         self._is_flush_due = False
         while self._queue and not self.is_gone:
-            buffers = self._queue if len(self._queue) <= MAX_BUFFERS else self._queue[:MAX_BUFFERS]
             try:
-                written = self._write(buffers)
+                written = self._write(self._queue[:MAX_BUFFERS])
             except BlockingIOError:
                 self._wait_for_room()
                 return
@@ -129,9 +128,6 @@ class Stream:
                 self._gone("" if error.errno in left else os.strerror(error.errno or 0).lower())
                 return
             self._forget(written)
-            if self._queue and len(buffers) < MAX_BUFFERS:
-                self._wait_for_room()  # it took less than it was offered: to ask again would cost a system call
-                return
         if self._is_waiting:
             self._is_waiting = False
             self._loop.remove_writer(self._fd)

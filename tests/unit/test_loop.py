@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from procman.loop import Loop
+from procman.loop import PATIENCE_TURNS, Loop
 from tests.support.turns import Pipes, Turns
 
 
@@ -322,6 +322,74 @@ def test_turn_end_that_puts_off_more(loop: Turns) -> None:
     loop.at_turn_end(lambda: (order.append("a"), loop.at_turn_end(lambda: order.append("b"))))  # type: ignore
     loop.turn()
     assert order == ["a", "b"]
+
+
+# --- before the loop waits ---
+
+
+def test_before_the_wait_comes_when_nothing_is_ready() -> None:
+    loop = Loop()
+    pipes = Pipes()
+    try:
+        order: list[str] = []
+        reader, writer = pipes.pipe()
+
+        def read() -> None:
+            order.append(os.read(reader, 1).decode())
+            loop.before_wait(lambda: order.append("calm"))
+
+        loop.add_reader(reader, read)
+        os.write(writer, b"ab")
+        loop.turn()
+        assert order == ["a"]
+        loop.turn()
+        assert order == ["a", "b"]
+        loop.before_wait(loop.stop)  # else the next turn waits
+        loop.turn()
+        assert order == ["a", "b", "calm", "calm"]
+    finally:
+        loop.close()
+        pipes.close_all()
+
+
+def test_before_the_wait_comes_soon_however_busy_it_is(loop: Turns) -> None:
+    """Somebody whose output is not shown may write all the time."""
+    order: list[str] = []
+    for run in (["first"], ["first", "second"]):
+        loop.before_wait(lambda run=run: order.append(run[-1]))  # type: ignore[misc]
+        for _ in range(PATIENCE_TURNS):
+            Loop.turn(loop)  # one descriptor of it is always ready
+            assert order == run[:-1]
+        Loop.turn(loop)
+        assert order == run
+
+
+def test_before_the_wait_that_puts_off_more() -> None:
+    """All of it comes before the wait: what a flush lets in may be the last for hours."""
+    loop = Loop()
+    try:
+        order: list[str] = []
+
+        def first() -> None:
+            order.append("first")
+            loop.before_wait(lambda: order.append("second"))
+            loop.before_wait(loop.stop)
+            loop.at_turn_end(lambda: order.append("end"))
+
+        loop.before_wait(first)
+        loop.turn()
+        assert order == ["first", "end", "second"]
+    finally:
+        loop.close()
+
+
+def test_stop_before_the_wait_does_not_wait_any_more() -> None:
+    loop = Loop()
+    try:
+        loop.before_wait(loop.stop)
+        loop.run()
+    finally:
+        loop.close()
 
 
 # --- signals ---

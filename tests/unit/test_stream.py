@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from procman.sinks.stream import FULL_BYTES, MAX_BUFFERS, Stream
+from procman.loop import PATIENCE_TURNS, Loop
+from procman.sinks.stream import FULL_BYTES, MAX_BUFFERS, WORTH_BYTES, Stream
 from tests.support.turns import Pipes, Turns, read_now
 
 PIPE_BYTES = 65_536
@@ -188,6 +189,25 @@ def test_partial_writes_go_on_where_they_stopped(sent: Sent, tmp_path: Path, kin
     assert _gather(sent, arrived, len(whole)) == whole
     sent.loop.turn()
     assert stream.is_idle
+
+
+def test_little_waits_for_more_while_others_are_ready(sent: Sent) -> None:
+    """A child on a pty is read 4 KiB at a time: a write for each would wake the reader too often."""
+    reader, writer = sent.pipes.pipe()
+    stream = sent.stream(writer)
+    stream.write(b"one\n")
+    Loop.turn(sent.loop)  # one descriptor of it is always ready
+    assert read_now(reader) == b""
+    stream.write(b"two\n")
+    Loop.turn(sent.loop)
+    assert read_now(reader) == b""
+    stream.write(bytes(WORTH_BYTES))
+    Loop.turn(sent.loop)
+    assert read_now(reader) == b"one\ntwo\n" + bytes(WORTH_BYTES)
+    stream.write(b"last\n")
+    for _ in range(PATIENCE_TURNS + 1):
+        Loop.turn(sent.loop)
+    assert read_now(reader) == b"last\n"
 
 
 def test_full_until_it_has_emptied(sent: Sent) -> None:
