@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from procman.control.protocol import Message, decoded_bytes
 from procman.control.server import Connection, Lost, Raw
@@ -16,6 +15,10 @@ from procman.process import Terminal
 from procman.reload import Outcome
 from procman.ring import Ring
 from procman.supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 UP = frozenset({State.READY, State.EXITED})  # one that had nothing more to do was up, too
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from procman import __version__
 from procman.control.directory import Claim, inside
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 100
 WARM_UP_S = 0.1
 WARM_UP_PAUSE_S = 0.02
+# What the first client needs, a ms each: no output is passed on meanwhile.
+WARM_UP_MODULES = ("json", "base64", "procman.control.protocol")
 NO_DESCRIPTOR_WAIT_S = 1.0
 HELD_BYTES = 1024 * 1024  # of output that waits for a slow client
 PIECE_BYTES = 256 * 1024  # encoded in one turn
@@ -200,12 +203,8 @@ class Connection:
                 self.on_close()
 
 
-def _load_json() -> None:
-    import json  # noqa: F401 -- for the protocol
-
-
-def _load_protocol() -> None:
-    from procman.control import protocol  # noqa: F401 -- for the requests
+def _load(name: str) -> None:
+    __import__(name)
 
 
 def _size_of(event: Told) -> int:
@@ -251,9 +250,9 @@ class Server:
             os.rename(new, name)  # so that whoever sees it finds somebody listening
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket.fileno(), self._on_client)
-        # Not all at once: each takes some ms, in which no output is passed on.
-        for at, load in enumerate((_load_json, _load_protocol, self._warm_up)):
-            self._loop.call_later(WARM_UP_S + at * WARM_UP_PAUSE_S, load)
+        for at, name in enumerate(WARM_UP_MODULES):
+            self._loop.call_later(WARM_UP_S + at * WARM_UP_PAUSE_S, partial(_load, name))
+        self._loop.call_later(WARM_UP_S + len(WARM_UP_MODULES) * WARM_UP_PAUSE_S, self._warm_up)
 
     def _warm_up(self) -> None:
         if self._requests is None:
