@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import math
 import os
@@ -19,6 +20,8 @@ LOOK_S = 1.0
 READ_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of one line: `ps` tells 5,000 instances in 2 MB
 MAX_ADDRESS_BYTES = 107  # of a socket's path: sun_path less the NUL at its end (unix(7))
+
+_moving = _thread.allocate_lock()  # the working directory is that of all threads (chdir(2)), and the view has several
 
 
 class NotInTime(ProcmanError):
@@ -58,7 +61,7 @@ class Connection:
             return
         directory_fd = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with inside(directory_fd):
+            with _moving, inside(directory_fd):
                 self._socket.connect(os.path.basename(self._path))
         finally:
             os.close(directory_fd)

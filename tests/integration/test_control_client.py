@@ -7,12 +7,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from procman.control.client import Control, Lost, NotInTime
+from procman.control.client import MAX_ADDRESS_BYTES, Connection, Control, Lost, NotInTime
 from procman.control.directory import inside
 from procman.errors import ControlError, ProcmanError, UsageMistake
 from tests.support.app import App
@@ -358,3 +359,29 @@ def test_real_run_in_a_directory_with_a_long_path(app: App) -> None:
     asked = app.call("-f", f"{deep}/Procfile", "ps")
     assert (asked.code, asked.err) == (0, b"")
     assert asked.lines[1].startswith("web.1  ready")
+
+
+def test_threads_that_connect_by_a_long_path(tmp_path: Path) -> None:
+    """`top` does; each changed the working directory under the other's feet, and then nobody seemed to run."""
+    here = os.getcwd()
+    directory = tmp_path / ("long" * 30)
+    directory.mkdir()
+    path = str(directory / "socket")
+    assert len(path) > MAX_ADDRESS_BYTES
+    with socket.socket(socket.AF_UNIX) as server:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        with inside(fd):
+            server.bind("socket")
+        os.close(fd)
+        server.listen(4096)
+
+        def connect(_: int) -> None:
+            for _ in range(200):
+                Connection(path, 10).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(800)], daemon=True)
+            taken.start()
+            list(pool.map(connect, range(4)))
+            taken.join()
+    assert os.getcwd() == here
