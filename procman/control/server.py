@@ -140,7 +140,7 @@ class Connection:
             return
         if (piece := next(self._last, None)) is not None:
             self._stream.write(piece)
-        else:
+        elif self._stream.is_idle:  # else `_on_idle` comes back
             self._last, self._is_over = None, True
             self.close()
 
