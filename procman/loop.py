@@ -168,6 +168,7 @@ class Loop:
         """Take turns until `stop()`, which may have been called before."""
         while not self._is_stopped:
             self.turn()
+        self._finish_put_off()
 
     def stop(self) -> None:
         self._is_stopped = True
@@ -191,9 +192,7 @@ class Loop:
         ready = self._poll(0.0) if self._before_wait and self._patience_turns else []
         self._patience_turns = self._patience_turns - 1 if ready else PATIENCE_TURNS
         if not ready:
-            while self._before_wait:
-                self._at_turn_end, self._before_wait = self._before_wait, []
-                self._finish_turn()
+            self._finish_put_off()
             if self._is_stopped:
                 return []
             ready = self._poll(self._timeout_s())
@@ -227,6 +226,11 @@ class Loop:
             callbacks, self._at_turn_end = self._at_turn_end, []
             for callback in callbacks:
                 callback()
+
+    def _finish_put_off(self) -> None:
+        while self._before_wait:
+            self._at_turn_end, self._before_wait = self._before_wait, []
+            self._finish_turn()
 
 
 class _Poll:

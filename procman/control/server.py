@@ -1,6 +1,6 @@
 """The socket of a running procman, on the supervisor's loop (docs/control-protocol.md).
 
-Imported behind the first spawn; json comes with the first client.
+Imported behind the first spawn; what the first client needs is loaded soon after.
 """
 
 from __future__ import annotations

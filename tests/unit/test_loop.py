@@ -383,6 +383,17 @@ def test_before_the_wait_that_puts_off_more() -> None:
         loop.close()
 
 
+def test_what_was_put_off_comes_before_the_end(loop: Turns) -> None:
+    """A stop in the middle of a busy turn loses no output."""
+    order: list[str] = []
+    loop.before_wait(lambda: order.append("calm"))
+    loop.at_turn_end(loop.stop)
+    Loop.turn(loop)
+    assert order == []
+    loop.run()
+    assert order == ["calm"]
+
+
 def test_stop_before_the_wait_does_not_wait_any_more() -> None:
     loop = Loop()
     try:
