@@ -91,6 +91,7 @@ class StandardInput:
         self._keyboard = keyboard
         self._is_terminal = os.isatty(0)
         self._is_file = False
+        self._is_over = False
 
     def begin(self) -> None:
         try:
@@ -99,13 +100,22 @@ class StandardInput:
             self._is_file = True
             self._go_on()
 
+    def leave(self) -> None:
+        """Read no more: what is typed from now on is for another."""
+        self._is_over = True
+        self._loop.remove(0)
+
     def _go_on(self) -> None:
+        if self._is_over:
+            return
         if self._is_file:
             self._loop.call_later(0, self._read)
         else:
             self._loop.add_reader(0, self._read)
 
     def _read(self) -> None:
+        if self._is_over:
+            return
         try:
             keys = os.read(0, READ_BYTES)
         except BlockingIOError:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # typing's own constant would be an import on the start path
     from procman.cli.watching import Watching
     from procman.config import Settings
     from procman.control.requests import Requests
-    from procman.keyboard import Keyboard
+    from procman.keyboard import Keyboard, StandardInput
     from procman.modes import Modes
     from procman.procfile import ProcessType
     from procman.reload import Outcome
@@ -242,6 +242,7 @@ class _Run:
         self._watching: Watching | None = None
         self._changed_files: ChangedFiles | None = None
         self._exchange: Exchange | None = None
+        self._input: StandardInput | None = None
         self._is_ending = False
         self._sink_failure = 0
         self._began = time.time()  # of what is told before the first process, though the stream is there behind it
@@ -313,6 +314,9 @@ class _Run:
         self._loop.remove(guard_fd)
         if self.modes is not None:
             self.modes.give_back()
+        if self._input is not None:
+            self._input.leave()
+        self._console.leave_line()
         who = "the procman process that you started"
         if self._background is not None and self._claim is not None:  # that one has ended long ago
             who = f"the procman process with pid {self._claim.pid}"
@@ -411,7 +415,8 @@ class _Run:
             instance = self._supervisor.instances.get(name)
             return self._supervisor.keyboard_of(instance) if instance is not None else None
 
-        StandardInput(self._loop, keyboard).begin()
+        self._input = StandardInput(self._loop, keyboard)
+        self._input.begin()
 
     def _make_requests(self) -> Requests:
         from procman.control.requests import Requests

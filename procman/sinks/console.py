@@ -72,6 +72,10 @@ class Console:
         self._labels.clear()
         self._second = -1
 
+    def leave_line(self) -> None:
+        """Write no typed line again: the terminal is another's, who goes on where the cursor stands."""
+        self._typed = None
+
     def write(self, event: Event) -> None:
         if self._typed is not None and self._open_name == self._style.attached != event.name:
             self._write_above(event, self._typed)

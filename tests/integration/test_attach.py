@@ -547,6 +547,25 @@ def test_start_attached_gives_back_after_kill(app: App, which: str) -> None:
     assert select.select([fd], [], [], CEILING_S)[0]
     os.close(fd)
     assert ended(run) == (137 if which == "guard" else 70)
+    assert run.text.count("name?") == 1  # not again, where the shell goes on
+
+
+def test_start_attached_leaves_the_keys_to_the_shell_when_the_guard_is_killed(app: App) -> None:
+    """While processes take their time to stop, what is typed is the shell's, and what they say is below it."""
+    stays = "trap 'echo not yet' TERM; printf 'name? '; until [ -e go ]; do sleep 0.1; done"
+    run = start_attached(app, f"web: {stays}\n", "web", "-t", "30")
+    run.wait_screen(r"name\?$")
+    [guard] = children_of(run.pid)
+    os.kill(guard, signal.SIGKILL)
+    run.wait_line("not yet$")
+    run.wait_line("^ended with 137$")
+    for word in ("one", "two"):
+        run.type(f"{word}\r")
+        run.wait_screen(f"{word}\n{word}$")
+    (app.root / "go").touch()
+    run.wait_line("nothing is left running$")
+    run.type("\x04")
+    assert run.wait() == 0
 
 
 def test_start_attached_ctrl_z(app: App) -> None:
