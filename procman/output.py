@@ -151,10 +151,7 @@ class Multiplexer:
         if not end:
             self._hold(feed, chunk)
             return
-        whole = chunk if end == len(chunk) else chunk[:end]
-        if feed.pieces:
-            feed.pieces.append(whole)
-            whole = self._release(feed)
+        whole = self._release(feed, memoryview(chunk)[:end]) if feed.pieces else chunk[:end]
         feed.is_open = False
         if feed.is_pty and b"\r" in whole:
             # A child that sets its terminal's modes to sane gets \r\n for each \n it writes (termios(3), ONLCR).
@@ -175,9 +172,8 @@ class Multiplexer:
 
     def _end_line(self, feed: Feed) -> None:
         if feed.pieces or feed.is_open:
-            feed.pieces.append(b"\n")
             feed.is_open = False
-            self._send(feed, self._release(feed))
+            self._send(feed, self._release(feed, b"\n"))
         if self._streaming is feed:
             self._end_streaming()
 
@@ -200,8 +196,9 @@ class Multiplexer:
         elif self._prompt_timer is None:
             self._prompt_timer = self._loop.call_later(self._prompt_s, self._show_prompts)
 
-    def _release(self, feed: Feed) -> bytes:
-        held = b"".join(feed.pieces)
+    def _release(self, feed: Feed, rest: bytes | memoryview = b"") -> bytes:
+        """Return what is held and `rest` behind it, in one copy."""
+        held = b"".join([*feed.pieces, rest])
         feed.pieces.clear()
         self._held_bytes -= feed.held_bytes
         feed.held_bytes = 0

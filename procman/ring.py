@@ -125,7 +125,7 @@ def _newest(shelf: _Shelf, limit_bytes: int | None) -> tuple[Iterable[Kept], int
 def _end_of(event: Output, too_much: int) -> Output:
     """Return the last lines: from behind the first newline of what is left without the first `too_much` bytes."""
     start = min(event.block.find(b"\n", too_much - 1) + 1 or too_much, len(event.block))
-    return event._replace(block=event.block[start:])
+    return Output(event.name, event.at, event.block[start:])
 
 
 def _size_of(kept: Kept) -> int:
