@@ -5,6 +5,7 @@ All tools run in the app's folder, with their defaults: only what hinders a thou
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -100,6 +101,11 @@ def relay(app: App) -> list[str]:
     return ["sh", "-c", f"{started}wait"]
 
 
+def script(app: App) -> list[str]:
+    """Let the program of util-linux pass on what the app's one child writes to a terminal of its own."""
+    return ["script", "--quiet", "--command", f"exec {app.commands[0]}", os.devnull]
+
+
 def python(*argv: str, modules: str) -> Callable[[App], list[str]]:
     """Let Python import what a manager needs, and start one shell, which runs the app's one command."""
 
@@ -135,6 +141,17 @@ PEERS = (
     Peer("process-compose", "process-compose", process_compose, stamps=False),
     Peer("cat", "cat", cat, stamps=False, prefixes=False, keeps_lines=False, is_floor=True),
     Peer("relay", "sh", relay, stamps=False, prefixes=False, keeps_lines=False, gives_pty=True, is_floor=True),
+    Peer(
+        "script",
+        "script",
+        script,
+        stamps=False,
+        prefixes=False,
+        keeps_lines=False,
+        gives_pty=True,
+        is_floor=True,
+        only=("throughput:pty:1",),
+    ),
     Peer("python", "python", python(modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python -I", "python", python("-I", modules=""), stamps=False, prefixes=False, is_floor=True),
     Peer("python+click+sh", "python", python(modules="click"), stamps=False, prefixes=False, is_floor=True),

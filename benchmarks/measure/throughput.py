@@ -17,6 +17,7 @@ SPEED = (
     Column("lines_s", "lines/s", "more", is_compared=False),
     Column("cpu_s_gb", "CPU s per GB"),
 )
+ARRIVED = Column("arrived_mb_s", "arrived MB/s", "more")  # prefixes and all
 FAULTS = (
     Column("lost", "lost", is_compared=False),
     Column("mixed", "mixed", is_compared=False),
@@ -47,7 +48,10 @@ def sample(peer: Peer, output: str, flood: Flood) -> Sample:
         "lines_s": arrival.lines / seconds,
         "cpu_s_gb": cpu_s / moved_bytes * 1e9,
     }
-    return figures if output == "null" else figures | arrival.faults(peer.prefixes)._asdict()
+    if output == "null":
+        return figures
+    figures["arrived_mb_s"] = len(arrival.received) / 1e6 / seconds
+    return figures | arrival.faults(peer.prefixes)._asdict()
 
 
 def last_busy_s(managers: list[int]) -> float:
@@ -74,9 +78,9 @@ def test(output: str, children: int, line_bytes: int, scale: Scale) -> Test:
     return Test(
         f"throughput:{output}:{children}:{line_bytes}",
         f"Throughput to {PLACES[output]}, {writers}, {line_bytes}-byte lines",
-        SPEED if output == "null" else SPEED + FAULTS,
+        SPEED if output == "null" else (*SPEED, ARRIVED, *FAULTS),
         partial(sample, output=output, flood=flood),
-        ("cat", "relay") if output == "pty" else ("cat",),
+        ("cat", "relay", "script") if output == "pty" else ("cat",),
     )
 
 
