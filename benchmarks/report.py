@@ -18,6 +18,7 @@ from benchmarks.plan import Column, Test
 from benchmarks.run import Result
 
 OURS = "procman"
+LATER = "from a later run"
 FLOORS = {peer.name for peer in PEERS if peer.is_floor}
 About = dict[str, str]
 
@@ -135,8 +136,10 @@ def load(files: list[str], tests: list[Test]) -> tuple[list[Result], Tools, Abou
     versions = {name: version for part in parts for name, version in part["versions"].items()}
     missing = {name: why for part in parts for name, why in part["missing"].items()}
     tools = Tools([peer for peer in PEERS if peer.name in versions], missing, versions)
-    again = ", ".join(dict.fromkeys(name for part in parts[1:] for name in part["tests"]))
-    return results, tools, parts[0]["machine"] | ({"from a later run": again} if again else {})
+    about = parts[0]["machine"]
+    before = about.get(LATER, "").split(", ") if LATER in about else []
+    again = ", ".join(dict.fromkeys([*before, *(name for part in parts[1:] for name in part["tests"])]))
+    return results, tools, about | ({LATER: again} if again else {})
 
 
 def write_docs(folder: Path, results: list[Result], tools: Tools, about: About) -> None:
