@@ -233,7 +233,7 @@ class Supervisor:
     def _bring_up(self, instances: Iterable[Instance], given: Input) -> None:
         if self.is_ending:
             return  # nothing begins in a run that ends
-        asked = list(instances)
+        asked = [instance for instance in instances if not instance.is_removed]
         first = self._first_to_stop(asked, given) if given is Input.RESTART else asked
         for instance in set(asked).difference(first):
             instance.is_held = False

@@ -110,13 +110,21 @@ class Requests:
             raise UsageMistake('"names" is no list of strings')
         return names
 
-    def _instances(self, request: Message) -> list[Instance]:
-        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake."""
+    def _instances(self, request: Message, comes_back: bool = False) -> list[Instance]:
+        """Return the instances that the request names, in the order of the Procfile. Raises UsageMistake.
+
+        With `comes_back` those that are scaled away do not count, though they may need some time yet to end.
+        """
         names = self._names(request)
-        running = self._supervisor.instances
+        there = self._supervisor.instances
+        running = {name: there[name] for name in there if not (comes_back and there[name].is_removed)}
         known = {*running, *(instance.spec.process_type for instance in running.values())}
         for name in names:
             if name not in known:
+                if name in there:
+                    process_type, _, count = name.rpartition(".")
+                    hint = f"`procman scale {process_type}={count}` brings it back"
+                    raise UsageMistake(f"{quoted(name)} is being scaled away", hint=hint)
                 is_scaled_away = name in self._types
                 hint = f"`procman scale {name}=1` starts it" if is_scaled_away else did_you_mean(name, sorted(known))
                 raise UsageMistake(f"{quoted(name)} does not run here", hint=hint)
@@ -156,7 +164,7 @@ class Requests:
 
     def _start(self, request: Message, connection: Connection) -> None:
         self._check_runs()
-        instances = self._instances(request)
+        instances = self._instances(request, comes_back=True)
         if self._is_only_checked(request, connection):
             return
         self._supervisor.start_instances(instances)
@@ -184,7 +192,7 @@ class Requests:
 
     def _restart(self, request: Message, connection: Connection) -> None:
         self._check_runs()
-        instances = self._instances(request)
+        instances = self._instances(request, comes_back=True)
         if self._is_only_checked(request, connection):
             return
         groups = [[instance] for instance in instances] if request.get("rolling") else [instances]

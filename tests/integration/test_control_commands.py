@@ -212,6 +212,25 @@ def test_scale_to_nothing_and_back(app: App) -> None:
     assert asked.lines == [f"worker.{n} ready, pid {pids[n]}, port {app.port + 99 + n}" for n in (1, 2)] + [""]
 
 
+def test_who_is_scaled_away_does_not_come_back(app: App) -> None:
+    """Nor does a restart meanwhile keep the one who has scaled waiting for ever."""
+    slow = "trap 'until [ -e go ]; do sleep 0.1; done; exit' TERM; echo up; while :; do sleep 0.1; done"
+    run = started(app, f"web: {slow}\n", "web=2", "-t", "30", names=("web.2",))
+    run.wait_for("output", "web.2")
+    scaling = app.procman("scale", "web=1")
+    run.wait_for("stopping", "web.2")
+    asked = app.call("restart", "web.2")
+    assert (asked.code, asked.err_text) == (2, '"web.2" is being scaled away — `procman scale web=2` brings it back\n')
+    restarting = app.procman("restart", "web")
+    run.wait_for("stopping", "web.1")
+    (app.root / "go").touch()
+    assert scaling.wait() == 0
+    assert "web.2 stopped" in scaling.lines
+    assert restarting.wait() == 0
+    assert restarting.text == f"web.1 ready, pid {second_pid(run, 'web.1')}, port {app.port}\n"
+    assert set(names_in(app)) == {"web.1"}
+
+
 def test_scale_starts_a_type_that_did_not_run(app: App) -> None:
     run = started(app, TWO, "web")
     asked = app.call("scale", "worker=1")

@@ -280,6 +280,7 @@ class SupervisorModel(RuleBasedStateMachine):
             self.asked_back.discard(event.name)
             assert self.strays_of(event) == [], f"{event.name} starts beside what it left behind"
             assert not self.missing(self.supervisor.instances[event.name]), f"{event.name} starts without its needs"
+            assert not self.supervisor.instances[event.name].is_removed, f"{event.name} starts, though scaled away"
             open_starts = [e for e in self.events if isinstance(e, Started | Exited) and e.name == event.name]
             kinds = [type(e) for e in open_starts]
             assert all(a is not b for a, b in itertools.pairwise(kinds)), f"{event.name} doubled: {kinds}"
@@ -322,7 +323,7 @@ class SupervisorModel(RuleBasedStateMachine):
     def wish(self, name: str, wish: Input) -> None:
         counted.steps += 1
         instance = self.instance(name)
-        if instance is None:
+        if instance is None or instance.is_removed:
             return  # scaled away
         before = instance.state
         fails = self.world.fails
@@ -351,6 +352,8 @@ class SupervisorModel(RuleBasedStateMachine):
         for one in found:
             if wish == "stop":
                 self.asked_back.discard(one.spec.name)
+            elif one.is_removed:
+                pass  # scaled away: whatever is asked, it does not come back
             elif one.state is State.STOPPING or (one.state is State.READY and wish == "restart"):
                 self.asked_back.add(one.spec.name)
         getattr(self.supervisor, f"{wish}_instances")(found)
