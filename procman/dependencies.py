@@ -190,9 +190,10 @@ class Dependencies:
         """Whether some have yet to be told to stop."""
         return bool(self._kept)
 
-    def let_go(self, instance: Instance) -> None:
-        """It shall not stop any more, or has been told to."""
-        self._kept.pop(instance, None)
+    def let_go(self, instance: Instance, given: Input) -> None:
+        """It shall not stop any more, or is told to begin anew now; whose restart is yet to come starts with that."""
+        if given is Input.RESTART or self._kept.get(instance) is Input.STOP:
+            self._kept.pop(instance, None)
 
     def hurry(self) -> None:
         """Stop all that are left, in no order."""

@@ -219,7 +219,7 @@ class Supervisor:
         for instance in asked:
             instance.is_held = True
         for instance in self._first_to_stop(asked):
-            if instance.state is State.STOPPING:
+            if instance.state in (State.STOPPING, State.LOST):
                 instance.is_wanted = instance.is_restart_asked = False  # it has its signal and its time already
             else:
                 self._apply(instance, Input.STOP)
@@ -242,7 +242,7 @@ class Supervisor:
             # One that is lost cannot come back: if it was stopped, the run still waits for the user.
             instance.is_held = instance.is_held and instance.state is State.LOST
             if self._dependencies is not None:
-                self._dependencies.let_go(instance)
+                self._dependencies.let_go(instance, given)
             self._apply(instance, given)
 
     def scale(self, specs: Sequence[ProcessSpec], file_limit: int | None) -> None:

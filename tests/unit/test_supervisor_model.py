@@ -332,6 +332,8 @@ class SupervisorModel(RuleBasedStateMachine):
             self.asked_back.discard(name)
         elif before is State.STOPPING or (before is State.READY and wish is Input.RESTART):
             self.asked_back.add(name)
+        if wish is not Input.STOP and self.supervisor._dependencies is not None and not was_stopping:
+            self.supervisor._dependencies.let_go(instance, wish)  # as `start_instances` does
         self.supervisor._apply(instance, wish)
         if was_stopping or self.is_stopping:
             return
