@@ -697,3 +697,57 @@ def test_any_order_of_things(model: type[SupervisorModel], record_property: Call
         error.add_note(f"PROCMAN_MODEL_SEED={SEED + rounds} repeats this")
         raise
     record_property("steps of the model", counted.steps)
+
+
+@pytest.fixture
+def begun(quiet_signals: None) -> Iterator[Callable[[type[SupervisorModel]], SupervisorModel]]:
+    """Begin a run in the made-up world, to be led by hand."""
+    models: list[SupervisorModel] = []
+
+    def begin(kind: type[SupervisorModel]) -> SupervisorModel:
+        models.append(kind())
+        models[-1].begin(adopts=True, fails=0)
+        return models[-1]
+
+    yield begin
+    for model in models:
+        model.teardown()
+
+
+@pytest.mark.parametrize("wish", ["stop", "scale"])
+def test_one_that_is_lost_and_not_wanted_any_more(begun: Callable[..., SupervisorModel], wish: str) -> None:
+    """It was to come back, could not be killed, and dies after all when nobody wants it."""
+    model = begun(SupervisorModel)
+    web = model.supervisor.instances["web.1"]
+    assert web.process is not None
+    leader = model.world.procs[web.process.pid]
+    leader.is_frozen = True
+    model.supervisor.restart_instances([web])
+    model.time_passes(GRACE_S)
+    model.time_passes(KILL_WAIT_S)
+    assert web.state is State.LOST
+    if wish == "stop":
+        model.supervisor.stop_instances([web])
+    else:
+        model.supervisor.scale([one for one in SPECS if one.name != "web.1"], None)
+    leader.is_frozen = False
+    model.time_passes(0.0)
+    assert web.state is State.EXITED
+    assert sum(isinstance(event, Started) and event.name == "web.1" for event in model.events) == 1
+
+
+def test_start_takes_no_restart_away(begun: Callable[..., SupervisorModel]) -> None:
+    """It is asked for one that waits with its restart until those that need it have ended."""
+    model = begun(DependentModel)
+    web, worker = (model.supervisor.instances[name] for name in ("web.1", "worker.1"))
+    model.becomes_ready(0)
+    model.loop._finish_turn()
+    assert (web.state, worker.state) == (State.READY, State.READY)
+    model.supervisor.restart_instances([web, worker])
+    assert (web.state, worker.state) == (State.STOPPING, State.READY)
+    model.supervisor.start_instances([worker])
+    assert web.process is not None
+    model.world.end(model.world.procs[web.process.pid], signal.SIGTERM)
+    model.child_signal()
+    model.loop._finish_turn()
+    assert (web.state, worker.state) == (State.PENDING, State.STOPPING)
